@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Myelin: text generation with Qwen3 dense models. This header is all an application includes.
+ *
+ *     myelin_model *model;
+ *     myelin_error error;
+ *     if (myelin_model_open(&model, "path/to/Qwen3-0.6B", NULL, &error))
+ *         puts(error.message);
+ *
+ * Conventions
+ *   - A fallible function returns a myelin_status (0 is fine) and fills *error, which may be NULL.
+ *   - Options are structs with an _init function that sets every default; NULL means all defaults.
+ *   - Strings are UTF-8. Text with a length may hold NUL; text the library returns also ends in
+ * one.
+ *   - Output pointers are NULL, and results empty, after a failure.
+ *   - The library prints nothing, reads no environment variable, and never exits or aborts.
+ *   - Same input, same tokens: results do not depend on the number of threads, on what else runs,
+ *     on streaming, on sync, or on whether a prefix came from a cache.
+ * Threads
+ *   A model, a tokenizer and a checkpoint are immutable once open: any number of threads may use
+ * one at once. A session belongs to one thread at a time.
+ */
+#ifndef MYELIN_MYELIN_H
+#define MYELIN_MYELIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "myelin/config.h"
+#include "myelin/status.h"
+#include "myelin/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MYELIN_VERSION_MAJOR 0
+#define MYELIN_VERSION_MINOR 1
+#define MYELIN_VERSION_PATCH 0
+
+/* "0.1.0": of the library that runs, which may be newer than the header. */
+MYELIN_API const char *myelin_version(void);
+
+/* Releases memory this header says to release so. Accepts NULL. */
+MYELIN_API void myelin_free(void *memory);
+
+/* ---- Tokenizer ---------------------------------------------------------------------------------
+ */
+
+typedef struct myelin_tokenizer myelin_tokenizer;
+
+/* Reads tokenizer.json (and nothing else) of a checkpoint directory. */
+MYELIN_API myelin_status myelin_tokenizer_open(myelin_tokenizer **tokenizer, const char *directory,
+                                               myelin_error *error);
+/* Accepts NULL. Not for a tokenizer that belongs to a model. */
+MYELIN_API void myelin_tokenizer_close(myelin_tokenizer *tokenizer);
+
+/* One more than the highest id it knows. */
+MYELIN_API int32_t myelin_tokenizer_size(const myelin_tokenizer *tokenizer);
+
+/*
+ * Text to ids: *ids is an array of *count, released with myelin_free(). The written form of a
+ * control token (<|im_end|>) becomes that token when `parse_special`, else it stays ordinary text.
+ * Ill-formed UTF-8 is MYELIN_ERROR_ARGUMENT with the byte in error->offset.
+ */
+MYELIN_API myelin_status myelin_tokenize(const myelin_tokenizer *tokenizer, const char *text,
+                                         size_t length, bool parse_special, int32_t **ids,
+                                         size_t *count, myelin_error *error);
+
+/*
+ * Ids to text: *text, released with myelin_free(), has *length bytes and a NUL after them. Bytes
+ * that form no character become U+FFFD. With skip_special control tokens leave no text.
+ */
+MYELIN_API myelin_status myelin_detokenize(const myelin_tokenizer *tokenizer, const int32_t *ids,
+                                           size_t count, bool skip_special, char **text,
+                                           size_t *length, myelin_error *error);
+
+/* ---- Checkpoint: looking without loading -------------------------------------------------------
+ */
+
+typedef struct myelin_checkpoint myelin_checkpoint;
+
+/* One weight of the model, as it lies in the files. Strings live as long as the checkpoint. */
+typedef struct myelin_tensor_info {
+    const char *name;
+    int32_t dtype; /* a myelin_dtype */
+    int32_t rank;
+    int64_t shape[MYELIN_TENSOR_MAX_RANK]; /* logical shape, also when quantised */
+    int32_t bits, group_size;              /* AFFINE only, else 0 */
+    const char *file;                      /* file name within the directory */
+    uint64_t offset;                       /* first byte of its data in that file */
+    uint64_t bytes;                        /* in the files, scales and biases included */
+} myelin_tensor_info;
+
+/* Opens and checks a checkpoint directory; reads headers, no weights. */
+MYELIN_API myelin_status myelin_checkpoint_open(myelin_checkpoint **checkpoint,
+                                                const char *directory, myelin_error *error);
+MYELIN_API void myelin_checkpoint_close(myelin_checkpoint *checkpoint); /* accepts NULL */
+MYELIN_API const myelin_config *myelin_checkpoint_config(const myelin_checkpoint *checkpoint);
+MYELIN_API size_t myelin_checkpoint_num_tensors(const myelin_checkpoint *checkpoint);
+/* index is 0 .. num_tensors-1, in the model's order. */
+MYELIN_API void myelin_checkpoint_tensor(const myelin_checkpoint *checkpoint, size_t index,
+                                         myelin_tensor_info *info);
+/* Bytes the weights take in memory after a load-time cast to dtype (AUTO: none). */
+MYELIN_API uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *checkpoint,
+                                                   myelin_dtype dtype);
+/* Bytes a session of max_len tokens takes beside the weights: KV cache and scratch memory. */
+MYELIN_API uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint,
+                                                    int32_t max_len);
+
+/* ---- Model -------------------------------------------------------------------------------------
+ */
+
+typedef struct myelin_model myelin_model;
+
+typedef enum myelin_device {
+    MYELIN_DEVICE_AUTO = 0,
+    MYELIN_DEVICE_CPU = 1,
+    MYELIN_DEVICE_CUDA = 2
+} myelin_device;
+
+typedef struct myelin_model_options {
+    size_t size; /* set by _init */
+    myelin_device device;
+    myelin_dtype dtype;   /* cast of dense weights while loading; AUTO: as stored */
+    myelin_fusion fusion; /* AUTO: the highest there is */
+    int32_t threads;      /* 0: one for each CPU this process may use */
+    /*
+     * Called while weights are read, never two calls at once, but from any thread. Return false to
+     * cancel: opening then fails with MYELIN_ERROR_CANCELLED. May be NULL.
+     */
+    bool (*progress)(void *user, uint64_t bytes_done, uint64_t bytes_total);
+    /*
+     * Called with a sentence worth showing a person, for as long as the model is open, from the
+     * thread that makes the call it is about. May be NULL.
+     */
+    void (*warning)(void *user, const char *message);
+    void *user;
+} myelin_model_options;
+
+MYELIN_API void myelin_model_options_init(myelin_model_options *options);
+
+/*
+ * Opens a checkpoint directory and loads its weights. A directory without tokenizer.json opens too;
+ * then only the functions that take ids work.
+ */
+MYELIN_API myelin_status myelin_model_open(myelin_model **model, const char *directory,
+                                           const myelin_model_options *options,
+                                           myelin_error *error);
+/* Accepts NULL. Sessions of the model must be closed before. */
+MYELIN_API void myelin_model_close(myelin_model *model);
+
+typedef struct myelin_model_info {
+    size_t size; /* set by the caller to sizeof(myelin_model_info) */
+    const char *plugin;
+    int32_t threads;
+    uint64_t weight_bytes;
+    double load_ms;
+} myelin_model_info;
+
+MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);
+/* The model's tokenizer, or NULL when its directory has none. Lives as long as the model. */
+MYELIN_API const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *model);
+MYELIN_API void myelin_model_get_info(const myelin_model *model, myelin_model_info *info);
+/* Bytes a session of max_len tokens of this model takes: KV cache and scratch memory. */
+MYELIN_API uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len);
+
+/* ---- Generation --------------------------------------------------------------------------------
+ */
+
+typedef enum myelin_sampler {
+    MYELIN_SAMPLER_GREEDY = 0, /* the most likely token after penalties and bias */
+    MYELIN_SAMPLER_SAMPLED = 1 /* drawn from the warped distribution */
+} myelin_sampler;
+
+/* When finished tokens are handed to the caller. The tokens are the same in every mode. */
+typedef enum myelin_sync {
+    MYELIN_SYNC_CHUNK = 0, /* every sync_tokens tokens */
+    MYELIN_SYNC_TOKEN = 1, /* each token */
+    MYELIN_SYNC_END = 2    /* all at the end */
+} myelin_sync;
+
+/* How streamed text is cut. No piece ever ends inside a UTF-8 character. */
+typedef enum myelin_stream_mode {
+    MYELIN_STREAM_TOKEN = 0, /* as soon as a token's text is certain */
+    MYELIN_STREAM_STABLE = 1 /* only before whitespace; the first token's text at once */
+} myelin_stream_mode;
+
+typedef struct myelin_logit_bias {
+    int32_t id;
+    float bias; /* added to the logit; -INFINITY bans the token */
+} myelin_logit_bias;
+
+enum { MYELIN_MAX_TOP_LOGPROBS = 64, MYELIN_MAX_STOP_STRINGS = 64, MYELIN_MAX_STOP_IDS = 64 };
+
+/*
+ * How to generate. The order in which logits are treated is transformers': repetition penalty,
+ * presence and frequency penalties, bias, then, when sampled, temperature, top_k, top_p, min_p.
+ */
+typedef struct myelin_generation_options {
+    size_t size;               /* set by _init */
+    int32_t max_new_tokens;    /* 100; at least 1 */
+    int32_t max_len;           /* 2048: KV budget in tokens. The cache made holds
+                                  min(max_len, prompt + max_new_tokens - 1) */
+    myelin_sampler sampler;    /* greedy */
+    double temperature;        /* 1; > 0 */
+    int32_t top_k;             /* 0: off; else the k most likely */
+    double top_p;              /* 1: off; in (0, 1], the smallest set with at least this mass */
+    double min_p;              /* 0: off; in [0, 1], a share of the largest probability */
+    double repetition_penalty; /* 1: off; > 0; on every token of prompt and output (Keskar et al.,
+                                  arXiv:1909.05858) */
+    double presence_penalty;   /* 0: off; subtracted once from each token of the output so far */
+    double frequency_penalty;  /* 0: off; subtracted for each time a token is in the output */
+    const myelin_logit_bias *logit_bias; /* borrowed during the call */
+    size_t num_logit_bias;
+    uint64_t seed;                   /* 0; a sample is a function of (logits, seed, position) */
+    const char *const *stop_strings; /* borrowed; text ends before the first that occurs */
+    size_t num_stop_strings;
+    const int32_t *stop_ids;        /* borrowed; tokens that end the text. NULL: the model's own */
+    size_t num_stop_ids;            /* with stop_ids not NULL, 0 means none */
+    myelin_sync sync;               /* chunk */
+    int32_t sync_tokens;            /* 0: min(max_new_tokens, 31) */
+    myelin_stream_mode stream_mode; /* token */
+    bool logprobs;                  /* log-probability of each token, before any treatment */
+    int32_t top_logprobs;           /* 0; with logprobs: also the most likely so many */
+    bool parse_special;             /* true: <|im_end|> in a prompt text is that token */
+    /*
+     * Asked between steps, while the prompt is read too: true ends the generation as cancelled.
+     * May be NULL.
+     */
+    bool (*cancelled)(void *cancel_user);
+    void *cancel_user;
+} myelin_generation_options;
+
+MYELIN_API void myelin_generation_options_init(myelin_generation_options *options);
+/* The same, then sampler, temperature, top_k, ... as the model's generation_config.json has them.
+ */
+MYELIN_API void myelin_generation_options_from_model(myelin_generation_options *options,
+                                                     const myelin_model *model);
+
+typedef enum myelin_finish_reason {
+    MYELIN_FINISH_STOP = 0,     /* a stop token or a stop string */
+    MYELIN_FINISH_LENGTH = 1,   /* max_new_tokens, or the KV cache is full */
+    MYELIN_FINISH_CANCELLED = 2 /* a callback said so */
+} myelin_finish_reason;
+
+/* "stop", "length", "cancelled". */
+MYELIN_API const char *myelin_finish_reason_text(myelin_finish_reason reason);
+
+/* Release with myelin_result_clear(); the arrays belong to it. */
+typedef struct myelin_result {
+    char *text;         /* what was generated, without the stop token or stop string; NULL when the
+                           model has no tokenizer */
+    size_t text_length; /* bytes */
+    int32_t *token_ids; /* what was generated, with the stop token that ended it */
+    size_t num_tokens;
+    myelin_finish_reason finish_reason;
+    int32_t input_tokens;  /* of the prompt, */
+    int32_t cached_tokens; /* so many of which were in the session's cache already */
+    double prefill_ms;     /* reading the prompt, the first token's choice included */
+    double per_token_ms;   /* each token after the first, on average; 0 when there is none */
+    double total_ms;
+    float *logprobs;     /* [num_tokens], or NULL */
+    int32_t *top_ids;    /* [num_tokens][num_top], or NULL */
+    float *top_logprobs; /* [num_tokens][num_top], or NULL */
+    int32_t num_top;
+} myelin_result;
+
+MYELIN_API void myelin_result_clear(myelin_result *result); /* leaves it zeroed; accepts that */
+
+/* A piece of text that became certain and the tokens handed over with it. Valid during the call. */
+typedef struct myelin_piece {
+    const char *text; /* "" when there is none yet; NULL when the model has no tokenizer */
+    size_t text_length;
+    const int32_t *token_ids;
+    size_t num_tokens;
+} myelin_piece;
+
+/* Returns false to stop generating. */
+typedef bool (*myelin_emit)(void *user, const myelin_piece *piece);
+
+/* Completes a prompt. */
+MYELIN_API myelin_status myelin_run(myelin_model *model, const char *prompt,
+                                    const myelin_generation_options *options, myelin_result *result,
+                                    myelin_error *error);
+
+/*
+ * The same, calling emit with the pieces as they come. The pieces put together are result->text.
+ * result may be NULL.
+ */
+MYELIN_API myelin_status myelin_stream(myelin_model *model, const char *prompt, myelin_emit emit,
+                                       void *user, const myelin_generation_options *options,
+                                       myelin_result *result, myelin_error *error);
+
+/* ---- Sessions ----------------------------------------------------------------------------------
+ */
+
+/*
+ * One sequence: its tokens, its KV cache and what a generation needs. A second generation continues
+ * the first without reading its tokens again.
+ */
+typedef struct myelin_session myelin_session;
+
+/* All memory a session of max_len tokens needs is taken here. */
+MYELIN_API myelin_status myelin_session_open(myelin_session **session, myelin_model *model,
+                                             int32_t max_len, myelin_error *error);
+MYELIN_API void myelin_session_close(myelin_session *session); /* accepts NULL */
+
+/* Appends tokens; they are read by the next generate. */
+MYELIN_API myelin_status myelin_session_append(myelin_session *session, const int32_t *ids,
+                                               size_t count, myelin_error *error);
+MYELIN_API myelin_status myelin_session_append_text(myelin_session *session, const char *text,
+                                                    size_t length, bool parse_special,
+                                                    myelin_error *error);
+/*
+ * Makes the session hold exactly these tokens, keeping the cache of the longest common prefix with
+ * what it held.
+ */
+MYELIN_API myelin_status myelin_session_set(myelin_session *session, const int32_t *ids,
+                                            size_t count, myelin_error *error);
+/* Forgets the tokens from `count` on. */
+MYELIN_API void myelin_session_truncate(myelin_session *session, size_t count);
+/* What it holds: prompts, what was generated, stop tokens. Valid until the next call on it. */
+MYELIN_API const int32_t *myelin_session_tokens(const myelin_session *session, size_t *count);
+
+/*
+ * Generates after what the session holds, and appends what is generated to it. emit may be NULL.
+ * options->max_len is not looked at: the session's own counts. After a stop string the session
+ * keeps the tokens that spell it.
+ */
+MYELIN_API myelin_status myelin_session_generate(myelin_session *session, myelin_emit emit,
+                                                 void *user,
+                                                 const myelin_generation_options *options,
+                                                 myelin_result *result, myelin_error *error);
+
+/* ---- Many at once ------------------------------------------------------------------------------
+ */
+
+/* A prompt to complete. What it points to must stay valid until its done() call. */
+typedef struct myelin_request {
+    const char *prompt; /* text, or NULL to use prompt_ids */
+    size_t prompt_length;
+    const int32_t *prompt_ids;
+    size_t num_prompt_ids;
+    const myelin_generation_options *options; /* NULL: defaults */
+    void *tag;                                /* handed to done() */
+} myelin_request;
+
+/* Fills *request (zeroed) and returns true, or returns false when there are no more. */
+typedef bool (*myelin_next_request)(void *user, myelin_request *request);
+/*
+ * One request has ended, in any order: result is NULL when it failed and error NULL when not. Both
+ * are valid during the call; a copy of *result whose original is zeroed takes its memory over.
+ * Returns false to stop: nothing new is begun, and what is running ends as cancelled.
+ */
+typedef bool (*myelin_request_done)(void *user, void *tag, myelin_result *result,
+                                    const myelin_error *error);
+
+typedef struct myelin_batch_options {
+    size_t size;           /* set by _init */
+    int32_t max_sequences; /* 8: how many are generated at once */
+} myelin_batch_options;
+
+MYELIN_API void myelin_batch_options_init(myelin_batch_options *options);
+
+/*
+ * Generates for all requests, max_sequences at once; a new one joins when one ends. Each result
+ * equals the one myelin_run() gives. Both callbacks run on the calling thread.
+ */
+MYELIN_API myelin_status myelin_batch_run(myelin_model *model, const myelin_batch_options *options,
+                                          myelin_next_request next, myelin_request_done done,
+                                          void *user, myelin_error *error);
+
+/* ---- Scoring -----------------------------------------------------------------------------------
+ */
+
+/*
+ * Log-probabilities (natural) of given tokens: logprobs[i] is that of ids[i + 1] after ids[0 .. i],
+ * count - 1 in all. When num_top > 0, top_ids and top_logprobs [num_top] receive the most likely
+ * tokens after the last one, best first (the lowest id among equals). count is at least 1.
+ */
+MYELIN_API myelin_status myelin_score(myelin_model *model, const int32_t *ids, size_t count,
+                                      float *logprobs, int32_t num_top, int32_t *top_ids,
+                                      float *top_logprobs, myelin_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The native plug-in contract, version 1: what computes a Qwen3 model on one kind of processor.
+ *
+ * Plain C, plain data at the boundary. Nothing is thrown, exited or printed across it; a failing
+ * call returns a myelin_status and writes a NUL-terminated reason of at most error->size bytes to
+ * error->text. The composed forward pass in src/model/ is the first implementer and the oracle of
+ * every other.
+ *
+ * Objects and threads
+ *   model     weights, laid out as the plug-in likes. Immutable after load; any number of threads
+ *             may use it at once.
+ *   sequence  the KV cache of one sequence and how many positions of it are filled.
+ *   context   scratch memory for calls of forward(). One thread at a time in a context, one context
+ *             at a time on a sequence; different contexts run at once.
+ * A model outlives its sequences and contexts. Each object is freed by the function beside the one
+ * that made it, which accepts NULL.
+ *
+ * Promises an implementer makes
+ *   - the logits of a token depend on the tokens before it in its own sequence alone, to the last
+ *     bit: not on the split into calls, on what else is in the call, or on the number of threads;
+ *   - forward() and decode_greedy() allocate nothing;
+ *   - a call that fails leaves every sequence in it as it was before (positions filled so far).
+ */
+#ifndef MYELIN_PLUGIN_H
+#define MYELIN_PLUGIN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "myelin/config.h"
+#include "myelin/status.h"
+#include "myelin/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MYELIN_PLUGIN_MAGIC       0x4d594c4eu /* "MYLN" */
+#define MYELIN_PLUGIN_ABI_VERSION 1u
+
+typedef struct myelin_plugin_model myelin_plugin_model;
+typedef struct myelin_plugin_sequence myelin_plugin_sequence;
+typedef struct myelin_plugin_context myelin_plugin_context;
+
+/* Where a failing call writes its reason. text is never NULL, size at least 256. */
+typedef struct myelin_error_buffer {
+    char *text;
+    size_t size;
+} myelin_error_buffer;
+
+/*
+ * The weights of one layer. Shapes (out, in), with H = hidden_size, I = intermediate_size,
+ * Q = num_attention_heads * head_dim, K = num_key_value_heads * head_dim, D = head_dim.
+ */
+typedef struct myelin_layer_weights {
+    myelin_tensor input_layernorm;          /* [H] */
+    myelin_tensor q_proj;                   /* [Q, H] */
+    myelin_tensor k_proj;                   /* [K, H] */
+    myelin_tensor v_proj;                   /* [K, H] */
+    myelin_tensor q_norm;                   /* [D] */
+    myelin_tensor k_norm;                   /* [D] */
+    myelin_tensor o_proj;                   /* [H, Q] */
+    myelin_tensor post_attention_layernorm; /* [H] */
+    myelin_tensor gate_proj;                /* [I, H] */
+    myelin_tensor up_proj;                  /* [I, H] */
+    myelin_tensor down_proj;                /* [H, I] */
+} myelin_layer_weights;
+
+/*
+ * All weights. While loading, a description: dtypes and shapes as they are to be stored (the
+ * load-time cast is decided), data NULL; the plug-in finds room and reads them with host->read().
+ * lm_head equals embed_tokens, description and all, when config.tie_word_embeddings is 1.
+ */
+typedef struct myelin_weights {
+    myelin_tensor embed_tokens; /* [vocab_size, H] */
+    myelin_tensor norm;         /* [H] */
+    myelin_tensor lm_head;      /* [vocab_size, H] */
+    int32_t num_layers;
+    int32_t reserved;
+    const myelin_layer_weights *layers; /* [num_layers] */
+} myelin_weights;
+
+/* Which of a tensor's arrays host->read() is asked for. */
+typedef enum myelin_tensor_part {
+    MYELIN_PART_DATA = 0,   /* the elements, or the packed words of an AFFINE tensor */
+    MYELIN_PART_SCALES = 1, /* AFFINE only */
+    MYELIN_PART_BIASES = 2  /* AFFINE only */
+} myelin_tensor_part;
+
+/* A job cut in `count` pieces; task(context, i) is called once for each i, in any order. */
+typedef void (*myelin_task)(void *context, int64_t index);
+
+/*
+ * Services of the host, valid from load() until free_model() returns. Any thread may call them.
+ */
+typedef struct myelin_host {
+    uint32_t struct_size;
+    int32_t num_threads; /* threads parallel_for() uses, the caller's among them; at least 1 */
+    void *self;          /* first argument of each call below */
+
+    /*
+     * Copies rows [row, row + count) of one part of `tensor` (a tensor of the myelin_weights given
+     * to load(), by address) to dst, dense, in the dtype the description names. Rank-1 tensors have
+     * shape[0] rows of one element. Returns MYELIN_ERROR_CANCELLED when the user asked to stop.
+     */
+    myelin_status (*read)(void *self, const myelin_tensor *tensor, myelin_tensor_part part,
+                          int64_t row, int64_t count, void *dst, myelin_error_buffer *error);
+
+    /* Returns when every piece is done. Pieces must not call parallel_for() themselves. */
+    void (*parallel_for)(void *self, int64_t count, myelin_task task, void *context);
+} myelin_host;
+
+/* What load() is given. All pointers are valid until load() returns, no longer. */
+typedef struct myelin_model_description {
+    uint32_t struct_size;
+    int32_t fusion; /* a myelin_fusion */
+    const myelin_config *config;
+    const myelin_weights *weights;
+} myelin_model_description;
+
+/*
+ * One sequence's part of a forward() call: `count` new tokens to append after the positions the
+ * sequence holds. Logits, if wanted, are written for the last `num_logits` of them (0 to count) to
+ * logits[num_logits][vocab_size], float32, caller's memory.
+ */
+typedef struct myelin_span {
+    myelin_plugin_sequence *sequence;
+    const int32_t *ids; /* [count], each in 0 .. vocab_size-1 (the host has checked) */
+    int32_t count;      /* at least 1 */
+    int32_t num_logits;
+    float *logits;
+} myelin_span;
+
+typedef struct myelin_plugin {
+    uint32_t magic;       /* MYELIN_PLUGIN_MAGIC */
+    uint32_t abi_version; /* MYELIN_PLUGIN_ABI_VERSION */
+    uint32_t struct_size; /* sizeof(myelin_plugin) as the plug-in was compiled */
+    int32_t max_fusion;   /* highest myelin_fusion offered */
+    const char *name;     /* "composed", "qwen3_cpu", ...; static storage */
+
+    /* 0 when the plug-in can run this model on this machine; else a status and the reason. */
+    myelin_status (*probe)(const myelin_model_description *description, myelin_error_buffer *error);
+
+    /* Lays out and reads the weights. *host is copied or used until free_model() returns. */
+    myelin_status (*load)(const myelin_model_description *description, const myelin_host *host,
+                          myelin_plugin_model **model, myelin_error_buffer *error);
+    void (*free_model)(myelin_plugin_model *model);
+
+    /* Bytes a sequence of max_len positions takes, all of it allocated by create_sequence(). */
+    uint64_t (*sequence_bytes)(const myelin_config *config, int32_t max_len);
+    myelin_status (*create_sequence)(const myelin_plugin_model *model, int32_t max_len,
+                                     myelin_plugin_sequence **sequence, myelin_error_buffer *error);
+    void (*free_sequence)(myelin_plugin_sequence *sequence);
+    int32_t (*sequence_length)(const myelin_plugin_sequence *sequence); /* positions filled */
+    /* Forgets the positions from `length` on; length is at most the positions filled. */
+    void (*truncate_sequence)(myelin_plugin_sequence *sequence, int32_t length);
+
+    /* Bytes of scratch for calls of at most max_tokens tokens over sequences of max_len. */
+    uint64_t (*context_bytes)(const myelin_config *config, int32_t max_tokens, int32_t max_len);
+    myelin_status (*create_context)(const myelin_plugin_model *model, int32_t max_tokens,
+                                    int32_t max_len, myelin_plugin_context **context,
+                                    myelin_error_buffer *error);
+    void (*free_context)(myelin_plugin_context *context);
+
+    /*
+     * Appends every span's tokens to its sequence. A sequence occurs in one span at most; the
+     * counts add up to at most the context's max_tokens; every sequence has the room (the host has
+     * checked all three).
+     */
+    myelin_status (*forward)(myelin_plugin_context *context, const myelin_span *spans,
+                             int32_t num_spans, myelin_error_buffer *error);
+
+    /*
+     * Chunked decode, or NULL if not offered. For each of num_sequences sequences: append ids[i],
+     * take the argmax of the logits (lowest id among equals), append it, and so on `steps` times.
+     * out_ids[num_sequences][steps] receives the argmaxes; the last one is not appended. Stop
+     * tokens are the host's business: it truncates.
+     */
+    myelin_status (*decode_greedy)(myelin_plugin_context *context,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   int32_t num_sequences, int32_t steps, int32_t *out_ids,
+                                   myelin_error_buffer *error);
+} myelin_plugin;
+
+/* The symbol a plug-in's shared object exports: const myelin_plugin *myelin_plugin_v1(void) */
+#define MYELIN_PLUGIN_ENTRY "myelin_plugin_v1"
+
+#ifdef __cplusplus
+}
+#endif
+#endif
