@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A checkpoint made ready to compute: the weight table of a Qwen3 model over the files, the
+ * load-time cast, progress and cancelling, and the plug-in that holds the weights and runs them.
+ */
+#ifndef MLN_MODEL_MODEL_H
+#define MLN_MODEL_MODEL_H
+
+#include <stdbool.h>
+
+#include "base/pool.h"
+#include "checkpoint/checkpoint.h"
+#include "myelin/plugin.h"
+
+typedef struct mln_model_options {
+    const myelin_plugin *plugin; /* which implementer */
+    int32_t dtype;               /* load-time cast of dense tensors; AUTO: none */
+    int32_t fusion;              /* a myelin_fusion */
+    int32_t threads;             /* at least 1 */
+    /*
+     * Called from any loading thread, one at a time, as bytes arrive; total is what will be stored.
+     * Returns false to cancel. May be NULL.
+     */
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+} mln_model_options;
+
+/* Immutable once open; any number of threads may share it. */
+typedef struct mln_model {
+    const mln_checkpoint *checkpoint; /* borrowed: outlives the model */
+    const myelin_plugin *plugin;
+    myelin_plugin_model *weights;
+    mln_pool *pool;
+    myelin_host host;
+    uint64_t weight_bytes;     /* stored, after the cast */
+    struct mln_loader *loader; /* answers host.read() */
+} mln_model;
+
+/* Loads the weights of an open checkpoint. */
+myelin_status mln_model_load(mln_model **model, const mln_checkpoint *checkpoint,
+                             const mln_model_options *options, myelin_error *error);
+void mln_model_free(mln_model *model); /* accepts NULL */
+
+/* Bytes all weights take in memory when dense tensors are cast to `dtype` (AUTO: as they are). */
+uint64_t mln_weight_bytes(const mln_checkpoint *checkpoint, int32_t dtype);
+
+#endif

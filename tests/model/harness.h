@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of the model room share. Any failure in here fails the running test. */
+#ifndef TESTS_MODEL_HARNESS_H
+#define TESTS_MODEL_HARNESS_H
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants the four above */
+#include <cmocka.h>
+
+#include "model/composed.h"
+#include "model/model.h"
+
+/* A loaded model and the calls of its plug-in. */
+typedef struct harness {
+    mln_checkpoint *checkpoint;
+    mln_model *model;
+    const myelin_plugin *plugin;
+    int32_t vocab;
+} harness;
+
+harness harness_open(const char *directory, int32_t threads, int32_t dtype);
+void harness_close(harness *h);
+
+myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len);
+myelin_plugin_context *harness_context(const harness *h, int32_t max_tokens, int32_t max_len);
+
+/*
+ * Appends ids[count] in calls of at most `chunk` tokens, asking for all logits when `logits`
+ * [count, vocab] is not NULL.
+ */
+void harness_append(const harness *h, myelin_plugin_context *context,
+                    myelin_plugin_sequence *sequence, const int32_t *ids, int32_t count,
+                    int32_t chunk, float *logits);
+
+/* All logits of a prompt in a sequence of its own, read in one call: [count, vocab], heap memory.
+ */
+float *harness_logits(const harness *h, const int32_t *ids, int32_t count);
+
+/* Fails unless a and b are the same to the last bit. */
+void assert_same_floats(const float *a, const float *b, size_t count);
+
+/* The JSON lines of a file, an array; a new reference. */
+json_t *read_jsonl(const char *path);
+/* An array of integers; *count is its length; heap memory (one element more than needed). */
+int32_t *json_ids(const json_t *object, const char *key, int32_t *count);
+double json_number_at(const json_t *object, const char *key, size_t index);
+
+/* Deterministic ids below vocab; heap memory. */
+int32_t *random_ids(int32_t count, int32_t vocab, uint32_t seed);
+
+/* True in a build with a sanitizer, where everything takes ten times as long. */
+int is_sanitized(void);
+
+#endif
