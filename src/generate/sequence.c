@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "generate/sequence.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "tensor/ops.h"
+
+/* A plug-in's UINT64_MAX for "not countable" stays that. */
+static uint64_t plus(uint64_t a, uint64_t b) {
+    uint64_t sum;
+    return mln_add(a, b, &sum) ? sum : UINT64_MAX;
+}
+
+uint64_t mln_sequence_bytes(const myelin_plugin *plugin, const myelin_config *config,
+                            int32_t max_len) {
+    uint64_t own = sizeof(mln_sequence) + mln_sampler_bytes(config->vocab_size) +
+                   ((uint64_t)max_len + 1) * sizeof(int32_t) +
+                   (uint64_t)config->vocab_size * sizeof(float);
+    return plus(plugin->sequence_bytes(config, max_len), own);
+}
+
+myelin_status mln_sequence_create(mln_sequence **out, const mln_model *model, int32_t max_len,
+                                  myelin_error *error) {
+    const myelin_config *config = &model->checkpoint->config.model;
+    *out = NULL;
+    mln_sequence *s = mln_calloc(1, sizeof *s);
+    if (!s)
+        return mln_fail_memory(error, sizeof *s, "a sequence");
+    s->model = model;
+    s->max_len = max_len;
+    s->ids = mln_calloc((size_t)max_len + 1, sizeof *s->ids);
+    s->logprobs = mln_calloc((size_t)config->vocab_size, sizeof *s->logprobs);
+    myelin_status status = MYELIN_OK;
+    if (!s->ids || !s->logprobs)
+        status = mln_fail_memory(error, ((uint64_t)max_len + 1) * sizeof *s->ids, "token ids");
+    if (status == MYELIN_OK)
+        status = mln_sampler_create(&s->sampler, config->vocab_size, error);
+    if (status == MYELIN_OK) {
+        char reason[256] = "";
+        myelin_error_buffer buffer = {reason, sizeof reason};
+        status = model->plugin->create_sequence(model->weights, max_len, &s->cache, &buffer);
+        if (status != MYELIN_OK)
+            mln_fail(error, status, NULL, -1, "KV cache of %" PRId32 " tokens: %s", max_len,
+                     reason);
+    }
+    if (status != MYELIN_OK) {
+        mln_sequence_free(s);
+        return status;
+    }
+    *out = s;
+    return MYELIN_OK;
+}
+
+void mln_sequence_free(mln_sequence *s) {
+    if (!s)
+        return;
+    s->model->plugin->free_sequence(s->cache);
+    mln_sampler_free(s->sampler);
+    free(s->ids);
+    free(s->logprobs);
+    free(s);
+}
+
+/* Whether ids can stand in the sequence after the first `taken` of its tokens. */
+static myelin_status check_ids(const mln_sequence *s, int32_t taken, const int32_t *ids,
+                               size_t count, myelin_error *error) {
+    int32_t vocab_size = s->model->checkpoint->config.model.vocab_size;
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= vocab_size)
+            return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                            "token id %" PRId32 " at index %zu: expected 0 to %" PRId32, ids[i], i,
+                            vocab_size - 1);
+    /* With a token chosen after the cache was full, one more is taken than it holds. */
+    size_t room = taken < s->max_len ? (size_t)(s->max_len - taken) : 0;
+    if (count > room)
+        return mln_fail(error, MYELIN_ERROR_CACHE_FULL, NULL, -1,
+                        "%zu tokens do not fit: the KV cache holds %" PRId32 ", %" PRId32
+                        " are taken",
+                        count, s->max_len, taken);
+    return MYELIN_OK;
+}
+
+static void append(mln_sequence *s, const int32_t *ids, size_t count) {
+    if (count)
+        memcpy(s->ids + s->count, ids, count * sizeof *ids);
+    s->count += (int32_t)count;
+    s->phase = MLN_IDLE;
+}
+
+myelin_status mln_sequence_append(mln_sequence *s, const int32_t *ids, size_t count,
+                                  myelin_error *error) {
+    myelin_status status = check_ids(s, s->count, ids, count, error);
+    if (status == MYELIN_OK)
+        append(s, ids, count);
+    return status;
+}
+
+myelin_status mln_sequence_set(mln_sequence *s, const int32_t *ids, size_t count,
+                               myelin_error *error) {
+    myelin_status status = check_ids(s, 0, ids, count, error);
+    if (status != MYELIN_OK)
+        return status;
+    size_t common = 0;
+    while (common < count && common < (size_t)s->count && s->ids[common] == ids[common])
+        common++;
+    mln_sequence_truncate(s, (int32_t)common);
+    append(s, ids + common, count - common);
+    return MYELIN_OK;
+}
+
+int32_t mln_sequence_cached(const mln_sequence *s) {
+    return s->model->plugin->sequence_length(s->cache);
+}
+
+void mln_sequence_truncate(mln_sequence *s, int32_t count) {
+    if (count >= s->count)
+        return;
+    s->count = count;
+    if (mln_sequence_cached(s) > count)
+        s->model->plugin->truncate_sequence(s->cache, count);
+    s->phase = MLN_IDLE;
+}
+
+myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generation,
+                                 myelin_error *error) {
+    if (s->count == 0)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "the prompt is empty: expected at least one token");
+    if (s->count > s->max_len)
+        return mln_fail(error, MYELIN_ERROR_CACHE_FULL, NULL, -1,
+                        "the KV cache holds %" PRId32 " tokens and all are taken", s->max_len);
+    /* The logits after the last token are not kept: it is read again when it had been read. */
+    if (mln_sequence_cached(s) == s->count)
+        s->model->plugin->truncate_sequence(s->cache, s->count - 1);
+    s->generation = *generation;
+    s->num_generated = 0;
+    s->phase = MLN_READING;
+    mln_sampler_begin(s->sampler, &generation->sampling, s->ids, (size_t)s->count);
+    return MYELIN_OK;
+}
+
+/* True when `a` is the worse of two entries: the lower log-probability, the higher id among equals.
+ */
+static bool worse(float logprob_a, int32_t id_a, float logprob_b, int32_t id_b) {
+    return logprob_a != logprob_b ? logprob_a < logprob_b : id_a > id_b;
+}
+
+void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top) {
+    int32_t filled = 0;
+    for (int32_t id = 0; id < vocab_size; id++) {
+        float x = logprobs[id];
+        if (isnan(x) ||
+            (filled == top->count &&
+             (filled == 0 || worse(x, id, top->logprobs[filled - 1], top->ids[filled - 1]))))
+            continue;
+        int32_t i = filled < top->count ? filled++ : filled - 1;
+        for (; i > 0 && worse(top->logprobs[i - 1], top->ids[i - 1], x, id); i--) {
+            top->logprobs[i] = top->logprobs[i - 1];
+            top->ids[i] = top->ids[i - 1];
+        }
+        top->logprobs[i] = x;
+        top->ids[i] = id;
+    }
+    top->count = filled;
+}
+
+uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *config,
+                           int32_t num_sequences, int32_t max_len) {
+    uint64_t each =
+        (uint64_t)config->vocab_size * sizeof(float) + sizeof(myelin_span) + sizeof(int32_t);
+    return plus(plugin->context_bytes(config, MLN_STEP_TOKENS, max_len),
+                sizeof(mln_decoder) + (uint64_t)num_sequences * each);
+}
+
+static myelin_status create_context(const mln_model *model, int32_t max_len,
+                                    myelin_plugin_context **context, myelin_error *error) {
+    char reason[256] = "";
+    myelin_error_buffer buffer = {reason, sizeof reason};
+    myelin_status status =
+        model->plugin->create_context(model->weights, MLN_STEP_TOKENS, max_len, context, &buffer);
+    if (status != MYELIN_OK)
+        mln_fail(error, status, NULL, -1, "scratch memory for %" PRId32 " tokens: %s", max_len,
+                 reason);
+    return status;
+}
+
+myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int32_t max_sequences,
+                                 int32_t max_len, myelin_error *error) {
+    const myelin_config *config = &model->checkpoint->config.model;
+    size_t n = (size_t)max_sequences;
+    *out = NULL;
+    mln_decoder *d = mln_calloc(1, sizeof *d);
+    if (!d)
+        return mln_fail_memory(error, sizeof *d, "a decoder");
+    d->model = model;
+    d->max_sequences = max_sequences;
+    d->max_len = max_len;
+    d->logits = mln_calloc(n * (size_t)config->vocab_size, sizeof *d->logits);
+    d->spans = mln_calloc(n, sizeof *d->spans);
+    d->owner = mln_calloc(n, sizeof *d->owner);
+    myelin_status status = MYELIN_OK;
+    if (!d->logits || !d->spans || !d->owner)
+        status =
+            mln_fail_memory(error, n * (uint64_t)config->vocab_size * sizeof *d->logits, "logits");
+    if (status == MYELIN_OK)
+        status = create_context(model, max_len, &d->context, error);
+    if (status != MYELIN_OK) {
+        mln_decoder_free(d);
+        return status;
+    }
+    *out = d;
+    return MYELIN_OK;
+}
+
+void mln_decoder_free(mln_decoder *d) {
+    if (!d)
+        return;
+    d->model->plugin->free_context(d->context);
+    free(d->logits);
+    free(d->spans);
+    free(d->owner);
+    free(d);
+}
+
+myelin_status mln_decoder_reserve(mln_decoder *d, int32_t max_len, myelin_error *error) {
+    if (max_len <= d->max_len)
+        return MYELIN_OK;
+    myelin_plugin_context *context = NULL;
+    myelin_status status = create_context(d->model, max_len, &context, error);
+    if (status != MYELIN_OK)
+        return status;
+    d->model->plugin->free_context(d->context);
+    d->context = context;
+    d->max_len = max_len;
+    return MYELIN_OK;
+}
+
+static bool is_running(const mln_sequence *s) {
+    return s && (s->phase == MLN_READING || s->phase == MLN_GENERATING);
+}
+
+/*
+ * Shares the step's tokens out: first one for each running sequence, so that none waits for the
+ * prompts of others, then what is left to those with more to read, in order.
+ */
+static int32_t plan_spans(mln_decoder *d, mln_sequence *const *sequences, int32_t count) {
+    int32_t num_spans = 0, left = MLN_STEP_TOKENS;
+    for (int32_t i = 0; i < count && num_spans < d->max_sequences && left > 0; i++) {
+        if (!is_running(sequences[i]))
+            continue;
+        d->owner[num_spans] = i;
+        d->spans[num_spans++].count = 1;
+        left--;
+    }
+    for (int32_t i = 0; i < num_spans; i++) {
+        const mln_sequence *s = sequences[d->owner[i]];
+        myelin_span *span = &d->spans[i];
+        int32_t cached = mln_sequence_cached(s), waiting = s->count - cached;
+        int32_t more = waiting - 1 < left ? waiting - 1 : left;
+        span->count += more;
+        left -= more;
+        span->sequence = s->cache;
+        span->ids = s->ids + cached;
+        span->num_logits = span->count == waiting ? 1 : 0;
+        span->logits =
+            d->logits + (size_t)i * (size_t)s->model->checkpoint->config.model.vocab_size;
+    }
+    return num_spans;
+}
+
+static bool is_stop(const mln_generation *g, int32_t id) {
+    for (size_t i = 0; i < g->num_stop_ids; i++)
+        if (g->stop_ids[i] == id)
+            return true;
+    return false;
+}
+
+/* Chooses the next token from the logits after the last one and decides whether that was the end.
+ */
+static void choose(mln_sequence *s, const float *logits) {
+    const mln_generation *g = &s->generation;
+    int32_t id = mln_sampler_pick(s->sampler, logits, s->count);
+    mln_sampler_accept(s->sampler, id);
+    if (g->want_logprobs)
+        mln_log_softmax(s->logprobs, logits, s->model->checkpoint->config.model.vocab_size);
+    s->ids[s->count++] = id;
+    s->num_generated++;
+    if (is_stop(g, id))
+        s->phase = MLN_STOPPED;
+    else if (s->num_generated >= g->max_new_tokens || s->count > s->max_len)
+        s->phase = MLN_EXHAUSTED;
+    else
+        s->phase = MLN_GENERATING;
+}
+
+myelin_status mln_decoder_step(mln_decoder *d, mln_sequence *const *sequences, int32_t count,
+                               myelin_error *error) {
+    int32_t num_spans = plan_spans(d, sequences, count);
+    if (num_spans == 0)
+        return MYELIN_OK;
+    char reason[256] = "";
+    myelin_error_buffer buffer = {reason, sizeof reason};
+    myelin_status status = d->model->plugin->forward(d->context, d->spans, num_spans, &buffer);
+    if (status != MYELIN_OK)
+        return mln_fail(error, status, NULL, -1, "%s: %s", d->model->plugin->name, reason);
+    for (int32_t i = 0; i < num_spans; i++)
+        if (d->spans[i].num_logits)
+            choose(sequences[d->owner[i]], d->spans[i].logits);
+    return MYELIN_OK;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sequences and the step that moves them on. A sequence is its tokens, its KV cache and the
+ * generation running on it; a decoder takes any number of them one step further in one forward
+ * pass: those still reading their prompt by a piece of it, the others by one token. Running one
+ * sequence is the special case of one; that is why it gives the same tokens.
+ */
+#ifndef MLN_GENERATE_SEQUENCE_H
+#define MLN_GENERATE_SEQUENCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "generate/sampler.h"
+#include "model/model.h"
+
+/* Tokens of one forward pass: bounds the scratch memory and how long a step can take. */
+enum { MLN_STEP_TOKENS = 128 };
+
+typedef enum mln_phase {
+    MLN_IDLE,       /* no generation has begun */
+    MLN_READING,    /* tokens are waiting to be read before the first can be chosen */
+    MLN_GENERATING, /* one token was chosen by the last step */
+    MLN_STOPPED,    /* ended by a stop token */
+    MLN_EXHAUSTED   /* ended by max_new_tokens or a full cache */
+} mln_phase;
+
+/* Most likely tokens and their log-probabilities; arrays of the caller. */
+typedef struct mln_top {
+    int32_t count;
+    int32_t *ids;    /* [count] */
+    float *logprobs; /* [count] */
+} mln_top;
+
+typedef struct mln_generation {
+    mln_sampling sampling;
+    int32_t max_new_tokens;
+    const int32_t *stop_ids; /* borrowed while the generation runs */
+    size_t num_stop_ids;
+    bool want_logprobs;
+} mln_generation;
+
+typedef struct mln_sequence {
+    const mln_model *model;
+    myelin_plugin_sequence *cache;
+    mln_sampler *sampler;
+    int32_t max_len; /* positions of the cache */
+    int32_t *ids;    /* [max_len + 1]: the last one need not be in the cache */
+    int32_t count;   /* tokens held; the cache may lag behind */
+    mln_phase phase;
+    mln_generation generation;
+    int32_t num_generated;
+    float *logprobs; /* [vocab_size] of the last choice, when want_logprobs */
+} mln_sequence;
+
+/* Bytes of all a sequence owns, and of a decoder for num_sequences of at most max_len. */
+uint64_t mln_sequence_bytes(const myelin_plugin *plugin, const myelin_config *config,
+                            int32_t max_len);
+uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *config,
+                           int32_t num_sequences, int32_t max_len);
+
+myelin_status mln_sequence_create(mln_sequence **sequence, const mln_model *model, int32_t max_len,
+                                  myelin_error *error);
+void mln_sequence_free(mln_sequence *sequence); /* accepts NULL */
+
+/*
+ * Appends ids (each checked against the vocabulary); MYELIN_ERROR_CACHE_FULL when they do not fit.
+ * A failure changes nothing.
+ */
+myelin_status mln_sequence_append(mln_sequence *sequence, const int32_t *ids, size_t count,
+                                  myelin_error *error);
+/* The same in place of all it holds; the cache of the longest common prefix is kept. */
+myelin_status mln_sequence_set(mln_sequence *sequence, const int32_t *ids, size_t count,
+                               myelin_error *error);
+/* Forgets the tokens from `count` on; the cache keeps what is before. */
+void mln_sequence_truncate(mln_sequence *sequence, int32_t count);
+/* Positions in the cache: how many tokens need not be read again. */
+int32_t mln_sequence_cached(const mln_sequence *sequence);
+
+/* Begins generating after the tokens held (at least one). */
+myelin_status mln_sequence_begin(mln_sequence *sequence, const mln_generation *generation,
+                                 myelin_error *error);
+
+/* Fills top->ids and top->logprobs, best first, from log-probabilities of a whole vocabulary. */
+void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top);
+
+/* Scratch memory for steps of up to max_sequences sequences. */
+typedef struct mln_decoder {
+    const mln_model *model;
+    myelin_plugin_context *context;
+    int32_t max_sequences;
+    int32_t max_len;
+    float *logits;      /* [max_sequences][vocab_size] */
+    myelin_span *spans; /* [max_sequences] */
+    int32_t *owner;     /* [max_sequences]: which of the step's sequences a span belongs to */
+} mln_decoder;
+
+myelin_status mln_decoder_create(mln_decoder **decoder, const mln_model *model,
+                                 int32_t max_sequences, int32_t max_len, myelin_error *error);
+void mln_decoder_free(mln_decoder *decoder); /* accepts NULL */
+/* Makes room for sequences of max_len positions; keeps what it has on failure. */
+myelin_status mln_decoder_reserve(mln_decoder *decoder, int32_t max_len, myelin_error *error);
+
+/*
+ * One step of all sequences that are reading or generating; the others (and NULLs) are passed over.
+ * A sequence whose tokens were all read has one token more after it, in phase GENERATING or ended;
+ * one whose prompt is longer than the step's share stays READING. Allocates nothing.
+ */
+myelin_status mln_decoder_step(mln_decoder *decoder, mln_sequence *const *sequences, int32_t count,
+                               myelin_error *error);
+
+#endif
