@@ -105,7 +105,10 @@ MYELIN_API void myelin_checkpoint_tensor(const myelin_checkpoint *checkpoint, si
 /* Bytes the weights take in memory after a load-time cast to dtype (AUTO: none). */
 MYELIN_API uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *checkpoint,
                                                    myelin_dtype dtype);
-/* Bytes a session of max_len tokens takes beside the weights: KV cache and scratch memory. */
+/*
+ * Bytes a session of max_len tokens takes beside the weights: KV cache and scratch memory. 0 when
+ * max_len is out of range.
+ */
 MYELIN_API uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint,
                                                     int32_t max_len);
 
@@ -163,7 +166,7 @@ MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);
 /* The model's tokenizer, or NULL when its directory has none. Lives as long as the model. */
 MYELIN_API const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *model);
 MYELIN_API void myelin_model_get_info(const myelin_model *model, myelin_model_info *info);
-/* Bytes a session of max_len tokens of this model takes: KV cache and scratch memory. */
+/* What myelin_checkpoint_session_bytes() says, of an open model. */
 MYELIN_API uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len);
 
 /* ---- Generation --------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ typedef struct myelin_generation_options {
     const myelin_logit_bias *logit_bias; /* borrowed during the call */
     size_t num_logit_bias;
     uint64_t seed;                   /* 0; a sample is a function of (logits, seed, position) */
-    const char *const *stop_strings; /* borrowed; text ends before the first that occurs */
+    const char *const *stop_strings; /* borrowed, UTF-8; text ends before the one completed first */
     size_t num_stop_strings;
     const int32_t *stop_ids;        /* borrowed; tokens that end the text. NULL: the model's own */
     size_t num_stop_ids;            /* with stop_ids not NULL, 0 means none */
