@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "engine/internal.h"
+
+myelin_status myelin_checkpoint_open(myelin_checkpoint **out, const char *directory,
+                                     myelin_error *error) {
+    *out = NULL;
+    myelin_checkpoint *checkpoint = mln_calloc(1, sizeof *checkpoint);
+    if (!checkpoint)
+        return mln_fail_memory(error, sizeof *checkpoint, "a checkpoint");
+    myelin_status status = mln_checkpoint_open(&checkpoint->files, directory, error);
+    if (status != MYELIN_OK) {
+        free(checkpoint);
+        return status;
+    }
+    *out = checkpoint;
+    return MYELIN_OK;
+}
+
+void myelin_checkpoint_close(myelin_checkpoint *checkpoint) {
+    if (!checkpoint)
+        return;
+    mln_checkpoint_free(checkpoint->files);
+    free(checkpoint);
+}
+
+const myelin_config *myelin_checkpoint_config(const myelin_checkpoint *checkpoint) {
+    return &checkpoint->files->config.model;
+}
+
+size_t myelin_checkpoint_num_tensors(const myelin_checkpoint *checkpoint) {
+    return checkpoint->files->num_weights;
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+void myelin_checkpoint_tensor(const myelin_checkpoint *checkpoint, size_t index,
+                              myelin_tensor_info *info) {
+    const mln_checkpoint *files = checkpoint->files;
+    const mln_weight *weight = &files->weights[index];
+    *info = (myelin_tensor_info){.name = weight->name,
+                                 .dtype = weight->tensor.dtype,
+                                 .rank = weight->tensor.rank,
+                                 .bits = weight->tensor.bits,
+                                 .group_size = weight->tensor.group_size,
+                                 .file = base_name(files->shards[weight->shard[0]].file.path),
+                                 .offset = weight->source[0]->offset};
+    memcpy(info->shape, weight->tensor.shape, sizeof info->shape);
+    for (int part = 0; part < 3; part++)
+        if (weight->source[part])
+            info->bytes += weight->source[part]->size;
+}
+
+uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *checkpoint, myelin_dtype dtype) {
+    return mln_weight_bytes(checkpoint->files, (int32_t)dtype);
+}
+
+uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint, int32_t max_len) {
+    return mln_session_bytes(mln_default_plugin(), &checkpoint->files->config.model, max_len);
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One generation being run: a sequence, the text that comes of it, what the caller was handed and
+ * the result being filled. Solo runs, sessions and batches all drive jobs.
+ */
+#ifndef MLN_ENGINE_JOB_H
+#define MLN_ENGINE_JOB_H
+
+#include "engine/internal.h"
+#include "engine/text_stream.h"
+
+typedef struct mln_job {
+    myelin_model *model;
+    mln_sequence *sequence; /* borrowed */
+    myelin_generation_options options;
+    myelin_emit emit; /* may be NULL */
+    void *user;
+    mln_bias *bias; /* the options' bias in the sampler's form */
+    mln_text_stream stream;
+    myelin_result result;
+    size_t num_handed; /* tokens the caller has been handed */
+    bool ended;
+    bool warned;
+    int64_t start_ns, first_ns, last_ns;
+} mln_job;
+
+/*
+ * Begins generating after what the sequence holds. *options is resolved; what it points to outlives
+ * the job. Takes all memory the job needs. On failure nothing is left to free.
+ */
+myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *sequence,
+                            const myelin_generation_options *options, myelin_emit emit, void *user,
+                            myelin_error *error);
+
+/* Asks options.cancelled; true when the job ended by it. */
+bool mln_job_poll(mln_job *job);
+/* Takes what a step gave the sequence; job->ended tells whether that was the last. */
+myelin_status mln_job_advance(mln_job *job, myelin_error *error);
+/* Ends the job as cancelled: what is certain so far is its result. */
+void mln_job_cancel(mln_job *job);
+
+/* Moves the result out (or drops it, with NULL) and frees the rest. */
+void mln_job_end(mln_job *job, myelin_result *result);
+
+#endif

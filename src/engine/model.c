@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/internal.h"
+#include "model/composed.h"
+
+const char *myelin_version(void) {
+#define TEXT_OF(x) #x
+#define TEXT(x)    TEXT_OF(x)
+    return TEXT(MYELIN_VERSION_MAJOR) "." TEXT(MYELIN_VERSION_MINOR) "." TEXT(MYELIN_VERSION_PATCH);
+#undef TEXT
+#undef TEXT_OF
+}
+
+void myelin_free(void *memory) {
+    free(memory);
+}
+
+const myelin_plugin *mln_default_plugin(void) {
+    return mln_composed_plugin();
+}
+
+void mln_warn_of_positions(const myelin_model *model, size_t count) {
+    int32_t limit = model->checkpoint->config.model.max_position_embeddings;
+    if (!model->warning || count <= (size_t)limit)
+        return;
+    char message[160];
+    snprintf(message, sizeof message,
+             "the sequence has passed max_position_embeddings (%" PRId32
+             "): later tokens are computed, but the model was not trained for such positions",
+             limit);
+    model->warning(model->user, message);
+}
+
+static myelin_status choose_plugin(const myelin_model_options *options,
+                                   const myelin_plugin **plugin, myelin_error *error) {
+    *plugin = mln_default_plugin();
+    if (options->device == MYELIN_DEVICE_CUDA)
+        return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
+                        "device cuda: this build has no CUDA plug-in; expected auto or cpu");
+    if ((int32_t)options->fusion > (*plugin)->max_fusion)
+        return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
+                        "fusion rung %d: plug-in %s goes up to rung %d", (int)options->fusion,
+                        (*plugin)->name, (int)(*plugin)->max_fusion);
+    return MYELIN_OK;
+}
+
+static void add_stop_ids(myelin_model *model, const int32_t *ids, int32_t count) {
+    for (int32_t i = 0; i < count; i++) {
+        bool known = false;
+        for (size_t k = 0; k < model->num_stop_ids; k++)
+            known = known || model->stop_ids[k] == ids[i];
+        if (!known)
+            model->stop_ids[model->num_stop_ids++] = ids[i];
+    }
+}
+
+/* A directory without tokenizer.json is fine: then only token ids go in and out. */
+static myelin_status open_tokenizer(myelin_model *model, const char *directory,
+                                    myelin_error *error) {
+    char *path = mln_path_join(directory, "tokenizer.json");
+    if (!path)
+        return mln_fail_memory(error, strlen(directory), "a path");
+    bool present = mln_path_exists(path);
+    free(path);
+    return present ? myelin_tokenizer_open(&model->tokenizer, directory, error) : MYELIN_OK;
+}
+
+static myelin_status open_parts(myelin_model *model, const char *directory,
+                                const myelin_model_options *options, myelin_error *error) {
+    mln_model_options load = {.dtype = (int32_t)options->dtype,
+                              .fusion = (int32_t)options->fusion,
+                              .threads = options->threads,
+                              .progress = options->progress,
+                              .user = options->user};
+    myelin_status status = choose_plugin(options, &load.plugin, error);
+    if (status == MYELIN_OK)
+        status = mln_checkpoint_open(&model->checkpoint, directory, error);
+    if (status == MYELIN_OK)
+        status = open_tokenizer(model, directory, error);
+    if (status == MYELIN_OK)
+        status = mln_model_load(&model->model, model->checkpoint, &load, error);
+    return status;
+}
+
+myelin_status myelin_model_open(myelin_model **out, const char *directory,
+                                const myelin_model_options *options, myelin_error *error) {
+    int64_t start = mln_clock_ns();
+    *out = NULL;
+    myelin_model_options resolved;
+    myelin_status status = mln_model_options_resolve(&resolved, options, error);
+    if (status != MYELIN_OK)
+        return status;
+    myelin_model *model = mln_calloc(1, sizeof *model);
+    if (!model)
+        return mln_fail_memory(error, sizeof *model, "a model");
+    model->warning = resolved.warning;
+    model->user = resolved.user;
+    status = open_parts(model, directory, &resolved, error);
+    if (status != MYELIN_OK) {
+        myelin_model_close(model);
+        return status;
+    }
+    add_stop_ids(model, model->checkpoint->generation.stop_ids,
+                 model->checkpoint->generation.num_stop_ids);
+    add_stop_ids(model, model->checkpoint->config.stop_ids, model->checkpoint->config.num_stop_ids);
+    model->load_ms = mln_ms_between(start, mln_clock_ns());
+    *out = model;
+    return MYELIN_OK;
+}
+
+void myelin_model_close(myelin_model *model) {
+    if (!model)
+        return;
+    mln_model_free(model->model);
+    myelin_tokenizer_close(model->tokenizer);
+    mln_checkpoint_free(model->checkpoint);
+    free(model);
+}
+
+const myelin_config *myelin_model_config(const myelin_model *model) {
+    return &model->checkpoint->config.model;
+}
+
+const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *model) {
+    return model->tokenizer;
+}
+
+void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
+    myelin_model_info full = {.size = info->size,
+                              .plugin = model->model->plugin->name,
+                              .threads = mln_pool_threads(model->model->pool),
+                              .weight_bytes = model->model->weight_bytes,
+                              .load_ms = model->load_ms};
+    memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
+}
+
+uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len) {
+    return mln_session_bytes(model->model->plugin, &model->checkpoint->config.model, max_len);
+}
