@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_path.h"
+
+static const cli_choice device_choices[] = {{"auto", MYELIN_DEVICE_AUTO},
+                                            {"cpu", MYELIN_DEVICE_CPU},
+                                            {"cuda", MYELIN_DEVICE_CUDA},
+                                            {NULL, 0}};
+static const cli_choice dtype_choices[] = {{"auto", MYELIN_DTYPE_AUTO},
+                                           {"f32", MYELIN_DTYPE_F32},
+                                           {"f16", MYELIN_DTYPE_F16},
+                                           {"bf16", MYELIN_DTYPE_BF16},
+                                           {NULL, 0}};
+static const cli_choice fusion_choices[] = {
+    {"composed", MYELIN_FUSION_COMPOSED}, {"kv-attention", MYELIN_FUSION_KV_ATTENTION},
+    {"mlp", MYELIN_FUSION_MLP},           {"attention-block", MYELIN_FUSION_ATTENTION_BLOCK},
+    {"layer", MYELIN_FUSION_LAYER},       {"greedy", MYELIN_FUSION_GREEDY},
+    {"chunk", MYELIN_FUSION_CHUNK},       {NULL, 0}};
+
+#define FIELD(member) .offset = offsetof(cli_model_arguments, member)
+
+static const cli_option model_options[] = {
+    {"model", 'm', NULL, CLI_TEXT, "MODEL",
+     "a directory, or a name in the Hugging Face cache such as Qwen/Qwen3-0.6B; default "
+     "$MYELIN_MODEL, else the bundled demo",
+     FIELD(model)},
+    {"quiet", 'q', NULL, CLI_FLAG, NULL, "no progress bar and no warnings", FIELD(quiet)},
+    {"device", 0, NULL, CLI_CHOICE, "NAME", "where to compute; default auto", FIELD(device),
+     .choices = device_choices},
+    {"dtype", 0, NULL, CLI_CHOICE, "NAME",
+     "convert the weights while they are loaded; default auto: as they are stored", FIELD(dtype),
+     .choices = dtype_choices},
+    {"threads", 0, NULL, CLI_INT32, "N", "default: one for each processor", FIELD(threads),
+     .min = 1, .max = 1024},
+    {"fusion", 0, NULL, CLI_CHOICE, "RUNG",
+     "how much runs as native code; default: the most there is", FIELD(fusion),
+     .choices = fusion_choices},
+};
+
+enum { FILES_OPTIONS = 2, MODEL_OPTIONS = sizeof model_options / sizeof *model_options };
+
+cli_group cli_files_group(cli_model_arguments *arguments) {
+    return (cli_group){
+        .title = "Model", .options = model_options, .count = FILES_OPTIONS, .base = arguments};
+}
+
+cli_group cli_model_group(cli_model_arguments *arguments) {
+    return (cli_group){
+        .title = "Model", .options = model_options, .count = MODEL_OPTIONS, .base = arguments};
+}
+
+int cli_find_model(const cli_command *command, const cli_model_arguments *arguments, char **path) {
+    char *message;
+    if (cli_model_path(arguments->model, path, &message))
+        return CLI_OK;
+    cli_message(command, "%s", message);
+    free(message);
+    return CLI_MODEL;
+}
+
+static bool on_progress(void *user, uint64_t done, uint64_t total) {
+    cli_model *model = user;
+    cli_progress_update(&model->progress, cli_now(), done, total);
+    return !cli_interrupted();
+}
+
+static void on_warning(void *user, const char *message) {
+    cli_model *model = user;
+    if (model->arguments->quiet)
+        return;
+    cli_progress_hide(&model->progress);
+    cli_message(model->command, "warning: %s", message);
+}
+
+int cli_open_model(cli_model *model, const cli_command *command,
+                   const cli_model_arguments *arguments) {
+    myelin_model_options options;
+    myelin_error error;
+    char *path;
+    memset(model, 0, sizeof *model);
+    model->command = command;
+    model->arguments = arguments;
+    int code = cli_find_model(command, arguments, &path);
+    if (code != CLI_OK)
+        return code;
+    myelin_model_options_init(&options);
+    options.device = arguments->device;
+    options.dtype = arguments->dtype;
+    options.fusion = arguments->fusion;
+    options.threads = arguments->threads;
+    options.progress = on_progress;
+    options.warning = on_warning;
+    options.user = model;
+    cli_progress_begin(&model->progress, "loading", arguments->quiet);
+    cli_interrupts_defer();
+    myelin_status status = myelin_model_open(&model->model, path, &options, &error);
+    cli_progress_hide(&model->progress);
+    cli_interrupts_allow();
+    if (status != MYELIN_OK && status != MYELIN_ERROR_CANCELLED)
+        cli_message(command, "%s", error.message);
+    free(path);
+    return cli_open_exit_code(status);
+}
+
+void cli_close_model(cli_model *model) {
+    myelin_model_close(model->model);
+    model->model = NULL;
+}
+
+int cli_open_tokenizer(myelin_tokenizer **tokenizer, const cli_command *command,
+                       const cli_model_arguments *arguments) {
+    myelin_error error;
+    char *path;
+    int code = cli_find_model(command, arguments, &path);
+    if (code != CLI_OK)
+        return code;
+    myelin_status status = myelin_tokenizer_open(tokenizer, path, &error);
+    free(path);
+    if (status != MYELIN_OK)
+        cli_message(command, "%s", error.message);
+    return cli_open_exit_code(status);
+}
