@@ -55,6 +55,13 @@ typedef enum mln_added_tokens {
  */
 myelin_status mln_tokenizer_encode(const mln_tokenizer *tokenizer, const char *text, size_t length,
                                    mln_added_tokens added, mln_ids *ids, myelin_error *error);
+/*
+ * The same, added tokens read as tokens, for text in which the character `guard` stands wherever a
+ * token may not be seen: none reaches over a guard, and the guards themselves leave no ids.
+ */
+myelin_status mln_tokenizer_encode_guarded(const mln_tokenizer *tokenizer, const char *text,
+                                           size_t length, uint32_t guard, mln_ids *ids,
+                                           myelin_error *error);
 void mln_ids_free(mln_ids *ids);
 
 /* The id of an added or vocabulary token by its written form, or -1. */
