@@ -33,6 +33,7 @@ typedef struct cli_command {
 extern const cli_command cli_command_run;
 extern const cli_command cli_command_batch;
 extern const cli_command cli_command_score;
+extern const cli_command cli_command_template;
 extern const cli_command cli_command_tokenize;
 extern const cli_command cli_command_detokenize;
 extern const cli_command cli_command_inspect;

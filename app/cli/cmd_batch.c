@@ -210,8 +210,9 @@ const cli_command cli_command_batch = {
     .synopsis = "[OPTION]... [FILE]",
     .summary = "complete many prompts",
     .details =
-        "Reads one JSON object a line from FILE or standard input: \"prompt\" (a string)\n"
-        "or \"prompt_ids\" (an array of token ids), and any generation option by its name\n"
+        "Reads one JSON object a line from FILE or standard input: \"prompt\" (a string),\n"
+        "\"prompt_ids\" (an array of token ids) or \"messages\" (a conversation, with the\n"
+        "members 'myelin template' reads), and any generation option by its name\n"
         "with _ for -: max_new_tokens, sampler, temperature, stop, ... Options given here\n"
         "are the defaults of every line. Writes one JSON object a line, in the same\n"
         "order: what 'myelin run --json' writes, or {\"error\": {\"status\", \"message\"}} for\n"

@@ -14,11 +14,26 @@
 typedef struct run_arguments {
     bool json;
     bool timing;
+    bool chat;
+    myelin_thinking thinking;
     cli_model_arguments model;
     cli_generation generation;
     char *prompt;
     size_t prompt_length;
 } run_arguments;
+
+static const cli_choice thinking_choices[] = {{"auto", MYELIN_THINKING_AUTO},
+                                              {"on", MYELIN_THINKING_ON},
+                                              {"off", MYELIN_THINKING_OFF},
+                                              {NULL, 0}};
+
+static const cli_option chat_options[] = {
+    {"chat", 'c', NULL, CLI_FLAG, NULL, "ask PROMPT in the form the model was taught to answer",
+     .offset = offsetof(run_arguments, chat)},
+    {"thinking", 0, NULL, CLI_CHOICE, "WHEN",
+     "with --chat: whether the model reasons first; default auto, its template's way",
+     .offset = offsetof(run_arguments, thinking), .choices = thinking_choices},
+};
 
 static const cli_option run_options[] = {
     {"json", 0, NULL, CLI_FLAG, NULL, "print one JSON object instead of the text",
@@ -43,33 +58,40 @@ static bool on_piece(void *user, const myelin_piece *piece) {
     return !cli_interrupted();
 }
 
-/* A session with room for the prompt and what may follow it, holding the prompt. */
-static myelin_status open_session(const run_arguments *arguments, myelin_model *model,
-                                  const myelin_generation_options *options,
-                                  myelin_session **session, myelin_error *error) {
-    int32_t *ids = NULL;
-    size_t count = 0;
-    *session = NULL;
-    myelin_status status =
-        myelin_tokenize(myelin_model_tokenizer(model), arguments->prompt, arguments->prompt_length,
-                        options->parse_special, &ids, &count, error);
-    if (status != MYELIN_OK)
-        return status;
-    if (count == 0 || count > (size_t)options->max_len) {
-        myelin_free(ids);
-        error->status = MYELIN_ERROR_ARGUMENT;
-        snprintf(error->message, sizeof error->message,
-                 count == 0 ? "the prompt is empty: expected at least one token"
-                            : "the prompt has %zu tokens: expected at most --max-len %d",
-                 count, (int)options->max_len);
-        return MYELIN_ERROR_ARGUMENT;
+/* The prompt as the only message of a user, in JSON. */
+static char *user_turn(const run_arguments *arguments) {
+    json_t *content = json_stringn(arguments->prompt, arguments->prompt_length);
+    json_t *messages = json_pack("[{s:s, s:o}]", "role", "user", "content", content);
+    char *text = messages != NULL ? json_dumps(messages, JSON_COMPACT) : NULL;
+    json_decref(messages);
+    return text;
+}
+
+static myelin_status complete(const run_arguments *arguments, myelin_model *model,
+                              const myelin_generation_options *options, stream *s,
+                              myelin_result *result, myelin_error *error) {
+    myelin_chat_options chat;
+    myelin_chat_options_init(&chat);
+    chat.thinking = arguments->thinking;
+    myelin_request request = {.options = options};
+    char *messages = NULL;
+    if (arguments->chat) {
+        messages = user_turn(arguments);
+        if (messages == NULL) {
+            error->status = MYELIN_ERROR_ARGUMENT;
+            snprintf(error->message, sizeof error->message,
+                     "the prompt of a conversation must be UTF-8 text without NUL");
+            return error->status;
+        }
+        request.messages = messages;
+        request.messages_length = strlen(messages);
+        request.chat = &chat;
+    } else {
+        request.prompt = arguments->prompt;
+        request.prompt_length = arguments->prompt_length;
     }
-    size_t room = count + (size_t)options->max_new_tokens - 1;
-    int32_t max_len = room < (size_t)options->max_len ? (int32_t)room : options->max_len;
-    status = myelin_session_open(session, model, max_len, error);
-    if (status == MYELIN_OK)
-        status = myelin_session_append(*session, ids, count, error);
-    myelin_free(ids);
+    myelin_status status = myelin_complete(model, &request, on_piece, s, result, error);
+    free(messages);
     return status;
 }
 
@@ -83,7 +105,6 @@ static void print_timing(const cli_command *command, const myelin_result *result
 static int generate(const cli_command *command, const run_arguments *arguments,
                     myelin_model *model) {
     myelin_generation_options options;
-    myelin_session *session = NULL;
     myelin_result result = {0};
     myelin_error error;
     stream s = {.json = arguments->json, .in_line = true};
@@ -92,10 +113,7 @@ static int generate(const cli_command *command, const run_arguments *arguments,
         return CLI_MODEL;
     }
     cli_generation_resolve(&arguments->generation, model, &options);
-    myelin_status status = open_session(arguments, model, &options, &session, &error);
-    if (status == MYELIN_OK)
-        status = myelin_session_generate(session, on_piece, &s, &options, &result, &error);
-    myelin_session_close(session);
+    myelin_status status = complete(arguments, model, &options, &s, &result, &error);
     if (status != MYELIN_OK) {
         if (s.in_line && status != MYELIN_ERROR_ARGUMENT && !arguments->json)
             cli_output("\n", 1);
@@ -138,11 +156,15 @@ static int run_with(const cli_command *command, run_arguments *arguments, int ar
     int count, code;
     const cli_group groups[] = {
         {"Output", run_options, sizeof run_options / sizeof *run_options, arguments, NULL},
+        {"Conversation", chat_options, sizeof chat_options / sizeof *chat_options, arguments, NULL},
         cli_generation_group(&arguments->generation),
         cli_model_group(&arguments->model),
     };
     if (!cli_parse(command, groups, sizeof groups / sizeof *groups, argc, argv, &count, &code))
         return code;
+    if (arguments->thinking != MYELIN_THINKING_AUTO && !arguments->chat)
+        return cli_usage(command, "--thinking needs --chat");
+    arguments->model.chat = arguments->chat;
     if (cli_generation_wants_logprobs(&arguments->generation) && !arguments->json)
         return cli_usage(command, "--logprobs and --top-logprobs need --json");
     if (!arguments->json)
@@ -175,6 +197,7 @@ const cli_command cli_command_run = {
                "is \"-\", and writes the text as it comes. The prompt itself is not repeated.\n"
                "Tokens are handed over one by one unless --sync says otherwise.",
     .examples = "  myelin run \"Once upon a time\"\n"
+                "  myelin run --chat --thinking off \"What is 12 plus 30?\"\n"
                 "  myelin run --temperature 0.8 --seed 7 -n 200 \"Once upon a time\"\n"
                 "  myelin run --json --logprobs -n 1 \"2 + 2 =\" | jq .logprobs\n"
                 "  myelin run -m Qwen/Qwen3-0.6B < prompt.txt",

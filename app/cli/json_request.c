@@ -60,14 +60,11 @@ static bool read_member(cli_request *request, const char *key, const json_t *val
     bool good;
     if (strcmp(key, "id") == 0)
         return true;
-    if (strcmp(key, "messages") == 0) {
-        cli_explain(why, "messages: conversations are not supported yet; expected \"prompt\" or "
-                         "\"prompt_ids\"");
-        return false;
-    }
     if (strcmp(key, "prompt") == 0 || strcmp(key, "prompt_ids") == 0)
         good = read_prompt(request, key, value, &inner);
     else
+        good = cli_conversation_store(&request->conversation, key, value, &known, &inner);
+    if (!known)
         good = cli_generation_store(&request->generation, key, value, &known, &inner);
     if (!known)
         cli_explain(why, "unknown member \"%.64s\"", key);
@@ -80,6 +77,7 @@ bool cli_request_read(cli_request *request, json_t *line, const cli_generation *
                       const myelin_model *model, cli_why *why) {
     memset(request, 0, sizeof *request);
     request->line = line;
+    cli_conversation_init(&request->conversation);
     cli_generation_copy(&request->generation, defaults);
     if (!json_is_object(line)) {
         cli_explain_json(why, "an object", line);
@@ -89,7 +87,7 @@ bool cli_request_read(cli_request *request, json_t *line, const cli_generation *
     bool ids = json_object_get(line, "prompt_ids") != NULL;
     bool messages = json_object_get(line, "messages") != NULL;
     if (text + ids + messages != 1) {
-        cli_explain(why, "expected one of \"prompt\" and \"prompt_ids\", found %s",
+        cli_explain(why, "expected one of \"prompt\", \"prompt_ids\" and \"messages\", found %s",
                     text + ids + messages == 0 ? "none" : "several");
         return false;
     }
@@ -105,11 +103,17 @@ bool cli_request_read(cli_request *request, json_t *line, const cli_generation *
     }
     cli_generation_resolve(&request->generation, model, &request->options);
     request->request.options = &request->options;
+    if (messages) {
+        request->request.messages = request->conversation.messages;
+        request->request.messages_length = strlen(request->conversation.messages);
+        request->request.chat = &request->conversation.options;
+    }
     return true;
 }
 
 void cli_request_clear(cli_request *request) {
     free(request->ids);
+    cli_conversation_clear(&request->conversation);
     cli_generation_clear(&request->generation);
     json_decref(request->line);
     memset(request, 0, sizeof *request);

@@ -3,12 +3,14 @@
 #ifndef CLI_JSON_REQUEST_H
 #define CLI_JSON_REQUEST_H
 
+#include "conversation.h"
 #include "generation.h"
 
 /* A request to complete a prompt. What `request` points to lives as long as this. */
 typedef struct cli_request {
     json_t *line; /* the line as it was read; strings are borrowed from it */
     int32_t *ids;
+    cli_conversation conversation;
     cli_generation generation;
     myelin_generation_options options;
     myelin_request request;

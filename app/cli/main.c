@@ -8,7 +8,7 @@
 #include "cli.h"
 
 static const cli_command *const commands[] = {
-    &cli_command_run,      &cli_command_batch,      &cli_command_score,
+    &cli_command_run,      &cli_command_batch,      &cli_command_score,   &cli_command_template,
     &cli_command_tokenize, &cli_command_detokenize, &cli_command_inspect,
 };
 

@@ -90,6 +90,7 @@ int cli_open_model(cli_model *model, const cli_command *command,
     myelin_model_options_init(&options);
     options.device = arguments->device;
     options.dtype = arguments->dtype;
+    options.chat = arguments->chat;
     options.fusion = arguments->fusion;
     options.threads = arguments->threads;
     options.progress = on_progress;
@@ -111,6 +112,13 @@ void cli_close_model(cli_model *model) {
     model->model = NULL;
 }
 
+/* Says what is wrong with one of a model's files, if something is; the exit code for it. */
+static int opened(const cli_command *command, myelin_status status, const myelin_error *error) {
+    if (status != MYELIN_OK)
+        cli_message(command, "%s", error->message);
+    return cli_open_exit_code(status);
+}
+
 int cli_open_tokenizer(myelin_tokenizer **tokenizer, const cli_command *command,
                        const cli_model_arguments *arguments) {
     myelin_error error;
@@ -120,7 +128,17 @@ int cli_open_tokenizer(myelin_tokenizer **tokenizer, const cli_command *command,
         return code;
     myelin_status status = myelin_tokenizer_open(tokenizer, path, &error);
     free(path);
-    if (status != MYELIN_OK)
-        cli_message(command, "%s", error.message);
-    return cli_open_exit_code(status);
+    return opened(command, status, &error);
+}
+
+int cli_open_template(myelin_chat_template **chat_template, const cli_command *command,
+                      const cli_model_arguments *arguments) {
+    myelin_error error;
+    char *path;
+    int code = cli_find_model(command, arguments, &path);
+    if (code != CLI_OK)
+        return code;
+    myelin_status status = myelin_chat_template_open(chat_template, path, &error);
+    free(path);
+    return opened(command, status, &error);
 }

@@ -13,6 +13,7 @@ typedef struct cli_model_arguments {
     myelin_dtype dtype;
     myelin_fusion fusion;
     int32_t threads; /* 0: the default */
+    bool chat;       /* the model must have a chat template */
 } cli_model_arguments;
 
 /* -m and --quiet: for a command that needs only files. */
@@ -33,8 +34,11 @@ int cli_find_model(const cli_command *command, const cli_model_arguments *argume
 int cli_open_model(cli_model *model, const cli_command *command,
                    const cli_model_arguments *arguments);
 void cli_close_model(cli_model *model);
-/* The same for the tokenizer alone, closed with myelin_tokenizer_close(). */
+/* The same for the tokenizer alone, closed with myelin_tokenizer_close(), */
 int cli_open_tokenizer(myelin_tokenizer **tokenizer, const cli_command *command,
                        const cli_model_arguments *arguments);
+/* and for the chat template alone, closed with myelin_chat_template_close(). */
+int cli_open_template(myelin_chat_template **chat_template, const cli_command *command,
+                      const cli_model_arguments *arguments);
 
 #endif

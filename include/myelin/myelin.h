@@ -129,6 +129,7 @@ typedef struct myelin_model_options {
     myelin_dtype dtype;   /* cast of dense weights while loading; AUTO: as stored */
     myelin_fusion fusion; /* AUTO: the highest there is */
     int32_t threads;      /* 0: one for each CPU this process may use */
+    bool chat;            /* true: a checkpoint without a usable chat template does not open */
     /*
      * Called while weights are read, never two calls at once, but from any thread. Return false to
      * cancel: opening then fails with MYELIN_ERROR_CANCELLED. May be NULL.
@@ -168,6 +169,50 @@ MYELIN_API const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *mo
 MYELIN_API void myelin_model_get_info(const myelin_model *model, myelin_model_info *info);
 /* What myelin_checkpoint_session_bytes() says, of an open model. */
 MYELIN_API uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len);
+
+/* ---- Conversations ------------------------------------------------------------------------------
+ */
+
+/*
+ * How a checkpoint turns a conversation into a prompt: its chat_template.jinja, else the
+ * chat_template of its tokenizer_config.json, rendered as transformers renders it.
+ */
+typedef struct myelin_chat_template myelin_chat_template;
+
+/* Reads these two files and nothing else. MYELIN_ERROR_NOT_FOUND when there is no template. */
+MYELIN_API myelin_status myelin_chat_template_open(myelin_chat_template **chat_template,
+                                                   const char *directory, myelin_error *error);
+MYELIN_API void myelin_chat_template_close(myelin_chat_template *chat_template); /* accepts NULL */
+
+/* The template's variable enable_thinking. */
+typedef enum myelin_thinking {
+    MYELIN_THINKING_AUTO = 0, /* not set: the template decides */
+    MYELIN_THINKING_ON = 1,
+    MYELIN_THINKING_OFF = 2
+} myelin_thinking;
+
+typedef struct myelin_chat_options {
+    size_t size;                /* set by _init */
+    bool add_generation_prompt; /* true: end where the assistant's answer begins */
+    myelin_thinking thinking;
+    const char *tools;     /* JSON array of tool descriptions, or NULL */
+    const char *variables; /* JSON object of further template variables, or NULL */
+} myelin_chat_options;
+
+MYELIN_API void myelin_chat_options_init(myelin_chat_options *options);
+
+/*
+ * Renders a conversation: messages is a JSON array of objects with "role", "content", and what else
+ * the template knows (tool_calls, reasoning_content, ...). *text, released with myelin_free(), has
+ * *length bytes and a NUL after them. What the template itself refuses is MYELIN_ERROR_ARGUMENT.
+ */
+MYELIN_API myelin_status myelin_chat_render(const myelin_chat_template *chat_template,
+                                            const char *messages, size_t messages_length,
+                                            const myelin_chat_options *options, char **text,
+                                            size_t *length, myelin_error *error);
+
+/* The model's template, or NULL when it has none that can be used. Lives as long as the model. */
+MYELIN_API const myelin_chat_template *myelin_model_chat_template(const myelin_model *model);
 
 /* ---- Generation --------------------------------------------------------------------------------
  */
@@ -283,6 +328,31 @@ typedef struct myelin_piece {
 /* Returns false to stop generating. */
 typedef bool (*myelin_emit)(void *user, const myelin_piece *piece);
 
+/*
+ * A prompt to complete, in one of three forms. What it points to must stay valid until the
+ * generation has ended.
+ */
+typedef struct myelin_request {
+    const char *prompt; /* text, or NULL for one of the other forms */
+    size_t prompt_length;
+    const char *messages; /* with prompt NULL: a conversation, as myelin_chat_render() takes it */
+    size_t messages_length;
+    const myelin_chat_options *chat; /* for messages; NULL: defaults */
+    const int32_t *prompt_ids;       /* with both NULL: token ids */
+    size_t num_prompt_ids;
+    const myelin_generation_options *options; /* NULL: defaults */
+    void *tag;                                /* of the caller */
+} myelin_request;
+
+/*
+ * Completes a prompt of any form; emit and result may be NULL. The written form of a control token
+ * inside a conversation's messages or tools stays ordinary text, whatever options->parse_special
+ * says: only the template makes control tokens.
+ */
+MYELIN_API myelin_status myelin_complete(myelin_model *model, const myelin_request *request,
+                                         myelin_emit emit, void *user, myelin_result *result,
+                                         myelin_error *error);
+
 /* Completes a prompt. */
 MYELIN_API myelin_status myelin_run(myelin_model *model, const char *prompt,
                                     const myelin_generation_options *options, myelin_result *result,
@@ -339,16 +409,6 @@ MYELIN_API myelin_status myelin_session_generate(myelin_session *session, myelin
 
 /* ---- Many at once ------------------------------------------------------------------------------
  */
-
-/* A prompt to complete. What it points to must stay valid until its done() call. */
-typedef struct myelin_request {
-    const char *prompt; /* text, or NULL to use prompt_ids */
-    size_t prompt_length;
-    const int32_t *prompt_ids;
-    size_t num_prompt_ids;
-    const myelin_generation_options *options; /* NULL: defaults */
-    void *tag;                                /* handed to done() */
-} myelin_request;
 
 /* Fills *request (zeroed) and returns true, or returns false when there are no more. */
 typedef bool (*myelin_next_request)(void *user, myelin_request *request);

@@ -64,11 +64,8 @@ static myelin_status start(batch *b, int32_t i, const myelin_request *request,
     if (status != MYELIN_OK)
         return status;
     b->slots[i].tag = request->tag;
-    if (!request->prompt)
-        return start_ids(b, i, request->prompt_ids, request->num_prompt_ids, &resolved, error);
     mln_ids ids = {0};
-    status = mln_prompt_ids(b->model, request->prompt, request->prompt_length,
-                            resolved.parse_special, &ids, error);
+    status = mln_request_ids(b->model, request, resolved.parse_special, &ids, error);
     if (status == MYELIN_OK)
         status = start_ids(b, i, ids.data, ids.count, &resolved, error);
     mln_ids_free(&ids);

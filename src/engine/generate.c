@@ -114,18 +114,18 @@ myelin_status myelin_session_generate(myelin_session *session, myelin_emit emit,
     return generate(session, emit, user, &resolved, result, error);
 }
 
-myelin_status myelin_stream(myelin_model *model, const char *prompt, myelin_emit emit, void *user,
-                            const myelin_generation_options *options, myelin_result *result,
-                            myelin_error *error) {
+myelin_status myelin_complete(myelin_model *model, const myelin_request *request, myelin_emit emit,
+                              void *user, myelin_result *result, myelin_error *error) {
     if (result)
         *result = (myelin_result){0};
     myelin_generation_options resolved;
     mln_ids ids = {0};
     int32_t max_len = 0;
     myelin_session *session = NULL;
-    myelin_status status = mln_generation_options_resolve(&resolved, options, model, error);
+    myelin_status status =
+        mln_generation_options_resolve(&resolved, request->options, model, error);
     if (status == MYELIN_OK)
-        status = mln_prompt_ids(model, prompt, strlen(prompt), resolved.parse_special, &ids, error);
+        status = mln_request_ids(model, request, resolved.parse_special, &ids, error);
     if (status == MYELIN_OK)
         status = mln_cache_length(&resolved, ids.count, &max_len, error);
     if (status == MYELIN_OK)
@@ -137,6 +137,14 @@ myelin_status myelin_stream(myelin_model *model, const char *prompt, myelin_emit
         status = generate(session, emit, user, &resolved, result, error);
     myelin_session_close(session);
     return status;
+}
+
+myelin_status myelin_stream(myelin_model *model, const char *prompt, myelin_emit emit, void *user,
+                            const myelin_generation_options *options, myelin_result *result,
+                            myelin_error *error) {
+    myelin_request request = {
+        .prompt = prompt, .prompt_length = strlen(prompt), .options = options};
+    return myelin_complete(model, &request, emit, user, result, error);
 }
 
 myelin_status myelin_run(myelin_model *model, const char *prompt,

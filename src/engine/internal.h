@@ -3,6 +3,8 @@
 #ifndef MLN_ENGINE_INTERNAL_H
 #define MLN_ENGINE_INTERNAL_H
 
+#include <jansson.h>
+
 #include "checkpoint/checkpoint.h"
 #include "generate/sequence.h"
 #include "model/model.h"
@@ -12,6 +14,8 @@
 struct myelin_tokenizer {
     mln_tokenizer *tokens;
     size_t longest_token; /* bytes of the longest token's text */
+    int32_t *special_ids; /* control tokens */
+    size_t num_special;
 };
 
 struct myelin_checkpoint {
@@ -21,7 +25,9 @@ struct myelin_checkpoint {
 struct myelin_model {
     mln_checkpoint *checkpoint;
     mln_model *model;
-    myelin_tokenizer *tokenizer; /* NULL when the directory has none */
+    myelin_tokenizer *tokenizer;         /* NULL when the directory has none */
+    myelin_chat_template *chat_template; /* NULL when it has none that can be used, */
+    myelin_error chat_error;             /* for this reason */
     int32_t stop_ids[2 * MLN_CONFIG_MAX_STOP_IDS];
     size_t num_stop_ids;
     double load_ms;
@@ -57,13 +63,31 @@ myelin_status mln_generation_options_resolve(myelin_generation_options *out,
                                              const myelin_model *model, myelin_error *error);
 myelin_status mln_batch_options_resolve(myelin_batch_options *out,
                                         const myelin_batch_options *options, myelin_error *error);
+myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,
+                                       myelin_error *error);
 
 /* The cache a prompt of `count` tokens gets: min(max_len, count + max_new_tokens - 1). */
 myelin_status mln_cache_length(const myelin_generation_options *options, size_t count,
                                int32_t *length, myelin_error *error);
 
+/* The ids of a request's prompt, whichever form it has; *ids is freed with mln_ids_free(). */
+myelin_status mln_request_ids(const myelin_model *model, const myelin_request *request,
+                              bool parse_special, mln_ids *ids, myelin_error *error);
+
 /* Tokenizes a prompt for a model; *ids is freed with mln_ids_free(). */
 myelin_status mln_prompt_ids(const myelin_model *model, const char *text, size_t length,
                              bool parse_special, mln_ids *ids, myelin_error *error);
+
+/* What myelin_chat_render() does, with the conversation parsed and the text appended. */
+myelin_status mln_chat_render(const myelin_chat_template *chat_template, json_t *messages,
+                              json_t *tools, const myelin_chat_options *options, mln_buffer *text,
+                              myelin_error *error);
+/* Parses the messages and tools (NULL when there are none) of a conversation. */
+myelin_status mln_chat_parse(const char *messages, size_t length,
+                             const myelin_chat_options *options, json_t **parsed_messages,
+                             json_t **parsed_tools, myelin_error *error);
+/* The ids of a conversation: control tokens inside its strings stay text. */
+myelin_status mln_chat_ids(const myelin_model *model, const char *messages, size_t length,
+                           const myelin_chat_options *options, mln_ids *ids, myelin_error *error);
 
 #endif

@@ -71,6 +71,18 @@ static myelin_status open_tokenizer(myelin_model *model, const char *directory,
     return present ? myelin_tokenizer_open(&model->tokenizer, directory, error) : MYELIN_OK;
 }
 
+/* A chat template that cannot be used matters only to who wants to chat: then it is the reason. */
+static myelin_status open_template(myelin_model *model, const char *directory, bool wanted,
+                                   myelin_error *error) {
+    myelin_status status =
+        myelin_chat_template_open(&model->chat_template, directory, &model->chat_error);
+    if (status == MYELIN_OK || !wanted)
+        return MYELIN_OK;
+    if (error)
+        *error = model->chat_error;
+    return status;
+}
+
 static myelin_status open_parts(myelin_model *model, const char *directory,
                                 const myelin_model_options *options, myelin_error *error) {
     mln_model_options load = {.dtype = (int32_t)options->dtype,
@@ -83,6 +95,8 @@ static myelin_status open_parts(myelin_model *model, const char *directory,
         status = mln_checkpoint_open(&model->checkpoint, directory, error);
     if (status == MYELIN_OK)
         status = open_tokenizer(model, directory, error);
+    if (status == MYELIN_OK)
+        status = open_template(model, directory, options->chat, error);
     if (status == MYELIN_OK)
         status = mln_model_load(&model->model, model->checkpoint, &load, error);
     return status;
@@ -118,6 +132,7 @@ void myelin_model_close(myelin_model *model) {
     if (!model)
         return;
     mln_model_free(model->model);
+    myelin_chat_template_close(model->chat_template);
     myelin_tokenizer_close(model->tokenizer);
     mln_checkpoint_free(model->checkpoint);
     free(model);
@@ -129,6 +144,10 @@ const myelin_config *myelin_model_config(const myelin_model *model) {
 
 const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *model) {
     return model->tokenizer;
+}
+
+const myelin_chat_template *myelin_model_chat_template(const myelin_model *model) {
+    return model->chat_template;
 }
 
 void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {

@@ -118,6 +118,21 @@ myelin_status mln_batch_options_resolve(myelin_batch_options *out,
     return status;
 }
 
+myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,
+                                       myelin_error *error) {
+    myelin_chat_options_init(out);
+    myelin_status status = MYELIN_OK;
+    if (options) {
+        status = check_size(options->size, sizeof *out, "myelin_chat_options", error);
+        if (status == MYELIN_OK)
+            memcpy(out, options, options->size);
+    }
+    if (status == MYELIN_OK)
+        status = check_integer("thinking", (int64_t)out->thinking, MYELIN_THINKING_AUTO,
+                               MYELIN_THINKING_OFF, error);
+    return status;
+}
+
 static myelin_status check_sampling(const myelin_generation_options *o, myelin_error *error) {
     const double infinity = (double)INFINITY, largest = 1e6;
     myelin_status status = check_integer("sampler", (int64_t)o->sampler, MYELIN_SAMPLER_GREEDY,

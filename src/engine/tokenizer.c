@@ -15,6 +15,18 @@ static size_t longest_token(const mln_tokenizer *tokens) {
     return longest;
 }
 
+static size_t list_special(const mln_tokenizer *tokens, int32_t *ids) {
+    size_t count = 0;
+    for (int32_t id = 0; id < mln_tokenizer_size(tokens); id++) {
+        if (!mln_tokenizer_is_special(tokens, id))
+            continue;
+        if (ids)
+            ids[count] = id;
+        count++;
+    }
+    return count;
+}
+
 myelin_status myelin_tokenizer_open(myelin_tokenizer **out, const char *directory,
                                     myelin_error *error) {
     *out = NULL;
@@ -22,11 +34,19 @@ myelin_status myelin_tokenizer_open(myelin_tokenizer **out, const char *director
     if (!tokenizer)
         return mln_fail_memory(error, sizeof *tokenizer, "a tokenizer");
     myelin_status status = mln_tokenizer_open(&tokenizer->tokens, directory, error);
+    if (status == MYELIN_OK) {
+        tokenizer->longest_token = longest_token(tokenizer->tokens);
+        tokenizer->num_special = list_special(tokenizer->tokens, NULL);
+        tokenizer->special_ids = mln_alloc(tokenizer->num_special, sizeof(int32_t));
+        if (!tokenizer->special_ids)
+            status = mln_fail_memory(error, tokenizer->num_special * sizeof(int32_t),
+                                     "a list of control tokens");
+    }
     if (status != MYELIN_OK) {
-        free(tokenizer);
+        myelin_tokenizer_close(tokenizer);
         return status;
     }
-    tokenizer->longest_token = longest_token(tokenizer->tokens);
+    list_special(tokenizer->tokens, tokenizer->special_ids);
     *out = tokenizer;
     return MYELIN_OK;
 }
@@ -35,6 +55,7 @@ void myelin_tokenizer_close(myelin_tokenizer *tokenizer) {
     if (!tokenizer)
         return;
     mln_tokenizer_free(tokenizer->tokens);
+    free(tokenizer->special_ids);
     free(tokenizer);
 }
 

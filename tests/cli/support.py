@@ -9,7 +9,7 @@ import unittest
 BINARY = os.environ["MYELIN_BINARY"]
 DATA = pathlib.Path(os.environ["MYELIN_TEST_DATA"])
 DEMO = pathlib.Path(os.environ["MYELIN_DEMO_MODEL"])
-COMMANDS = ("run", "batch", "score", "tokenize", "detokenize", "inspect")
+COMMANDS = ("run", "batch", "score", "template", "tokenize", "detokenize", "inspect")
 # Of greedy picks: below this the two best logits are too close to ask for the same pick.
 SMALLEST_GAP = 1e-3
 
@@ -97,8 +97,8 @@ class TestCase(unittest.TestCase):
         self.assertTrue(out.endswith(b"\n") or out == b"")
         return [strict(line) for line in out.splitlines()]
 
-    def check_error(self, answer, pattern):
+    def check_error(self, answer, pattern, status="MYELIN_ERROR_ARGUMENT"):
         self.assertEqual(list(answer), ["error"])
         self.assertEqual(sorted(answer["error"]), ["message", "status"])
-        self.assertEqual(answer["error"]["status"], "MYELIN_ERROR_ARGUMENT")
+        self.assertEqual(answer["error"]["status"], status)
         self.assertRegex(answer["error"]["message"], pattern)

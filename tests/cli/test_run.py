@@ -184,7 +184,7 @@ class Prompts(TestCase):
 
     def test_longer_than_the_cache(self):
         message = self.bad(2, "run", "--max-len", 3, "one two three four five six")
-        self.assertIn("--max-len 3", message)
+        self.assertIn("(max_len) holds 3", message)
         self.bad(2, "run", stdin=b"word " * 5000)
 
     def test_a_prompt_that_fills_the_cache_gives_one_token(self):

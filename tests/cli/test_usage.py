@@ -7,7 +7,7 @@ import unittest
 import support
 from support import COMMANDS, TestCase
 
-LATER = ("chat", "template", "quantize", "bench", "serve", "pull")
+LATER = ("chat", "quantize", "bench", "serve", "pull")
 
 
 class Help(TestCase):
@@ -77,7 +77,7 @@ class Wrong(TestCase):
             self.bad(2, command, "--modle", "x")
         self.assertIn("did you mean --top-k?", self.bad(2, "run", "--top_k", 5, "hello"))
         self.assertIn("did you mean --threads?", self.bad(2, "run", "--thread=5", "hello"))
-        self.assertIn("unknown option --chat", self.bad(2, "run", "--chat", "hello"))
+        self.assertIn("unknown option --tools", self.bad(2, "run", "--tools", "hello"))
 
     def test_arguments_of_options(self):
         for option in ("-m", "--model", "--device", "--threads"):
