@@ -48,12 +48,21 @@ void myelin_generation_options_from_model(myelin_generation_options *options,
         options->repetition_penalty = config->repetition_penalty;
 }
 
-static myelin_status check_size(size_t found, size_t expected, const char *what,
-                                myelin_error *error) {
-    if (found == 0 || found > expected)
+/*
+ * Copies options of the caller (NULL: leaves the defaults) over *out. Their first member is the
+ * size they had in the header the caller was compiled with.
+ */
+static myelin_status copy_options(void *out, size_t size, const void *options, const char *what,
+                                  myelin_error *error) {
+    if (!options)
+        return MYELIN_OK;
+    size_t found;
+    memcpy(&found, options, sizeof found);
+    if (found == 0 || found > size)
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
-                        "%s.size: expected 1 to %zu, found %zu (call %s_init first)", what,
-                        expected, found, what);
+                        "%s.size: expected 1 to %zu, found %zu (call %s_init first)", what, size,
+                        found, what);
+    memcpy(out, options, found);
     return MYELIN_OK;
 }
 
@@ -82,12 +91,7 @@ static myelin_status check_real(const char *name, double value, double low, doub
 myelin_status mln_model_options_resolve(myelin_model_options *out,
                                         const myelin_model_options *options, myelin_error *error) {
     myelin_model_options_init(out);
-    myelin_status status = MYELIN_OK;
-    if (options) {
-        status = check_size(options->size, sizeof *out, "myelin_model_options", error);
-        if (status == MYELIN_OK)
-            memcpy(out, options, options->size);
-    }
+    myelin_status status = copy_options(out, sizeof *out, options, "myelin_model_options", error);
     if (status == MYELIN_OK)
         status = check_integer("threads", out->threads, 0, 1024, error);
     if (status == MYELIN_OK)
@@ -107,12 +111,7 @@ myelin_status mln_model_options_resolve(myelin_model_options *out,
 myelin_status mln_batch_options_resolve(myelin_batch_options *out,
                                         const myelin_batch_options *options, myelin_error *error) {
     myelin_batch_options_init(out);
-    myelin_status status = MYELIN_OK;
-    if (options) {
-        status = check_size(options->size, sizeof *out, "myelin_batch_options", error);
-        if (status == MYELIN_OK)
-            memcpy(out, options, options->size);
-    }
+    myelin_status status = copy_options(out, sizeof *out, options, "myelin_batch_options", error);
     if (status == MYELIN_OK)
         status = check_integer("max_sequences", out->max_sequences, 1, MAX_BATCH_SEQUENCES, error);
     return status;
@@ -121,12 +120,7 @@ myelin_status mln_batch_options_resolve(myelin_batch_options *out,
 myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,
                                        myelin_error *error) {
     myelin_chat_options_init(out);
-    myelin_status status = MYELIN_OK;
-    if (options) {
-        status = check_size(options->size, sizeof *out, "myelin_chat_options", error);
-        if (status == MYELIN_OK)
-            memcpy(out, options, options->size);
-    }
+    myelin_status status = copy_options(out, sizeof *out, options, "myelin_chat_options", error);
     if (status == MYELIN_OK)
         status = check_integer("thinking", (int64_t)out->thinking, MYELIN_THINKING_AUTO,
                                MYELIN_THINKING_OFF, error);
@@ -200,12 +194,8 @@ myelin_status mln_generation_options_resolve(myelin_generation_options *out,
                                              const myelin_model *model, myelin_error *error) {
     const myelin_config *config = &model->checkpoint->config.model;
     myelin_generation_options_init(out);
-    myelin_status status = MYELIN_OK;
-    if (options) {
-        status = check_size(options->size, sizeof *out, "myelin_generation_options", error);
-        if (status == MYELIN_OK)
-            memcpy(out, options, options->size);
-    }
+    myelin_status status =
+        copy_options(out, sizeof *out, options, "myelin_generation_options", error);
     if (status == MYELIN_OK)
         status = check_integer("max_new_tokens", out->max_new_tokens, 1, INT32_MAX, error);
     if (status == MYELIN_OK)
