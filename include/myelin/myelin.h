@@ -214,6 +214,63 @@ MYELIN_API myelin_status myelin_chat_render(const myelin_chat_template *chat_tem
 /* The model's template, or NULL when it has none that can be used. Lives as long as the model. */
 MYELIN_API const myelin_chat_template *myelin_model_chat_template(const myelin_model *model);
 
+/* A function the assistant asks to be called. */
+typedef struct myelin_tool_call {
+    char *name;
+    char *arguments; /* JSON as the model wrote it, usually an object */
+} myelin_tool_call;
+
+/* One message of a conversation. Strings are UTF-8; the members a message does not have are NULL.
+ */
+typedef struct myelin_message {
+    const char *role;                   /* "system", "user", "assistant", "tool" */
+    const char *content;                /* NULL becomes JSON's null */
+    const char *reasoning;              /* of an assistant: reasoning_content */
+    const char *name;                   /* of a tool */
+    const char *tool_call_id;           /* of a tool */
+    const myelin_tool_call *tool_calls; /* of an assistant */
+    size_t num_tool_calls;
+} myelin_message;
+
+/*
+ * The JSON text of messages, as every function here that takes a conversation wants it. Arguments
+ * of tool calls that are a JSON object become that object, others a string. *json, released with
+ * myelin_free(), has *length bytes and a NUL after them.
+ */
+MYELIN_API myelin_status myelin_messages_json(const myelin_message *messages, size_t count,
+                                              char **json, size_t *length, myelin_error *error);
+
+/* What a piece of an assistant's turn is. */
+typedef enum myelin_turn_kind {
+    MYELIN_TURN_REASONING = 0, /* text: more of the reasoning */
+    MYELIN_TURN_CONTENT = 1,   /* text: more of the answer */
+    MYELIN_TURN_TOOL_CALL = 2, /* a finished call; text: its arguments */
+    MYELIN_TURN_WARNING = 3    /* text: why what began as a call became content */
+} myelin_turn_kind;
+
+typedef struct myelin_turn_event {
+    myelin_turn_kind kind;
+    const char *text; /* of `length` bytes; no NUL follows */
+    size_t length;
+    const char *name; /* of a tool call, NUL-terminated; else NULL */
+} myelin_turn_event;
+
+/*
+ * An assistant's turn taken apart. Reasoning has no newlines at its ends and content after it none
+ * at its beginning; tool calls are looked for only in a conversation that has tools, and one that
+ * cannot be read is content as generated, with a warning. Texts are "" where there is nothing.
+ */
+typedef struct myelin_turn {
+    char *reasoning;
+    size_t reasoning_length;
+    char *content;
+    size_t content_length;
+    myelin_tool_call *tool_calls;
+    size_t num_tool_calls;
+    char **warnings;
+    size_t num_warnings;
+} myelin_turn;
+
 /* ---- Generation --------------------------------------------------------------------------------
  */
 
@@ -274,6 +331,12 @@ typedef struct myelin_generation_options {
     int32_t top_logprobs;           /* 0; with logprobs: also the most likely so many */
     bool parse_special;             /* true: <|im_end|> in a prompt text is that token */
     /*
+     * -1: none. Else, in a conversation, the most tokens of reasoning: then the block is closed
+     * with "\n</think>\n\n", as if the model had written that, and the answer begins. 0 closes a
+     * block as it opens.
+     */
+    int32_t thinking_budget;
+    /*
      * Asked between steps, while the prompt is read too: true ends the generation as cancelled.
      * May be NULL.
      */
@@ -313,6 +376,7 @@ typedef struct myelin_result {
     int32_t *top_ids;    /* [num_tokens][num_top], or NULL */
     float *top_logprobs; /* [num_tokens][num_top], or NULL */
     int32_t num_top;
+    myelin_turn *turn; /* text taken apart, when the prompt was a conversation; else NULL */
 } myelin_result;
 
 MYELIN_API void myelin_result_clear(myelin_result *result); /* leaves it zeroed; accepts that */
@@ -323,6 +387,8 @@ typedef struct myelin_piece {
     size_t text_length;
     const int32_t *token_ids;
     size_t num_tokens;
+    const myelin_turn_event *events; /* in a conversation: what is new in the turn, in order. */
+    size_t num_events;               /* The events put together are result->turn */
 } myelin_piece;
 
 /* Returns false to stop generating. */
@@ -392,6 +458,13 @@ MYELIN_API myelin_status myelin_session_append_text(myelin_session *session, con
  */
 MYELIN_API myelin_status myelin_session_set(myelin_session *session, const int32_t *ids,
                                             size_t count, myelin_error *error);
+/*
+ * The same with the tokens of a conversation, prepared as in myelin_complete(). The next generate
+ * gives its result as a turn. MYELIN_ERROR_CACHE_FULL when it is longer than the session.
+ */
+MYELIN_API myelin_status myelin_session_set_chat(myelin_session *session, const char *messages,
+                                                 size_t length, const myelin_chat_options *chat,
+                                                 myelin_error *error);
 /* Forgets the tokens from `count` on. */
 MYELIN_API void myelin_session_truncate(myelin_session *session, size_t count);
 /* What it holds: prompts, what was generated, stop tokens. Valid until the next call on it. */

@@ -36,19 +36,20 @@ static void free_slot(batch *b, int32_t i) {
     b->sequences[i] = NULL;
 }
 
-static myelin_status start_ids(batch *b, int32_t i, const int32_t *ids, size_t count,
+static myelin_status start_ids(batch *b, int32_t i, const mln_ids *ids, const mln_turn_form *form,
                                const myelin_generation_options *resolved, myelin_error *error) {
     int32_t max_len = 0;
     mln_sequence *sequence = NULL;
-    myelin_status status = mln_cache_length(resolved, count, &max_len, error);
+    myelin_status status = mln_cache_length(resolved, ids->count, &max_len, error);
     if (status == MYELIN_OK)
         status = mln_decoder_reserve(b->decoder, max_len, error);
     if (status == MYELIN_OK)
         status = mln_sequence_create(&sequence, b->model->model, max_len, error);
     if (status == MYELIN_OK)
-        status = mln_sequence_append(sequence, ids, count, error);
+        status = mln_sequence_append(sequence, ids->data, ids->count, error);
     if (status == MYELIN_OK)
-        status = mln_job_begin(&b->slots[i].job, b->model, sequence, resolved, NULL, NULL, error);
+        status =
+            mln_job_begin(&b->slots[i].job, b->model, sequence, form, resolved, NULL, NULL, error);
     if (status != MYELIN_OK)
         mln_sequence_free(sequence);
     else
@@ -65,9 +66,10 @@ static myelin_status start(batch *b, int32_t i, const myelin_request *request,
         return status;
     b->slots[i].tag = request->tag;
     mln_ids ids = {0};
-    status = mln_request_ids(b->model, request, resolved.parse_special, &ids, error);
+    mln_turn_form form;
+    status = mln_request_ids(b->model, request, resolved.parse_special, &ids, &form, error);
     if (status == MYELIN_OK)
-        status = start_ids(b, i, ids.data, ids.count, &resolved, error);
+        status = start_ids(b, i, &ids, &form, &resolved, error);
     mln_ids_free(&ids);
     return status;
 }
@@ -89,14 +91,18 @@ static void admit(batch *b) {
 }
 
 static void finish(batch *b, int32_t i) {
-    myelin_result result;
-    mln_job_end(&b->slots[i].job, &result);
+    myelin_result result = {0};
+    myelin_error error = {0};
+    myelin_status status = mln_job_end(&b->slots[i].job, &result, &error);
     free_slot(b, i);
-    report(b, b->slots[i].tag, &result, NULL);
+    if (status == MYELIN_OK)
+        report(b, b->slots[i].tag, &result, NULL);
+    else
+        report(b, b->slots[i].tag, NULL, &error);
 }
 
 static void fail(batch *b, int32_t i, const myelin_error *error) {
-    mln_job_end(&b->slots[i].job, NULL);
+    (void)mln_job_end(&b->slots[i].job, NULL, NULL);
     free_slot(b, i);
     report(b, b->slots[i].tag, NULL, error);
 }
@@ -109,13 +115,12 @@ static int32_t collect(batch *b, bool after_step) {
             continue;
         mln_job *job = &b->slots[i].job;
         myelin_error error = {0};
-        if (after_step && mln_job_advance(job, &error) != MYELIN_OK) {
+        myelin_status status = after_step ? mln_job_advance(job, &error) : MYELIN_OK;
+        if (status == MYELIN_OK)
+            status = b->stopped ? mln_job_cancel(job, &error) : mln_job_poll(job, &error);
+        if (status != MYELIN_OK)
             fail(b, i, &error);
-            continue;
-        }
-        if (b->stopped)
-            mln_job_cancel(job);
-        if (mln_job_poll(job))
+        else if (job->ended)
             finish(b, i);
         else
             running++;

@@ -143,7 +143,7 @@ static myelin_status render_guarded(const myelin_model *model, const json_t *mes
 
 static myelin_status encode_conversation(const myelin_model *model, const json_t *messages,
                                          const json_t *tools, const myelin_chat_options *options,
-                                         mln_ids *ids, myelin_error *error) {
+                                         mln_ids *ids, mln_turn_form *form, myelin_error *error) {
     guard g = {.tokenizer = model->tokenizer};
     if (!choose_guard(&g, messages, tools))
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
@@ -154,12 +154,16 @@ static myelin_status encode_conversation(const myelin_model *model, const json_t
     if (status == MYELIN_OK)
         status = mln_tokenizer_encode_guarded(model->tokenizer->tokens, text.data ? text.data : "",
                                               text.length, g.code, ids, error);
+    *form = (mln_turn_form){.is_turn = true,
+                            .tools = json_array_size(tools) > 0,
+                            .thinking = mln_turn_thinking_after(text.data, text.length)};
     mln_buffer_free(&text);
     return status;
 }
 
 myelin_status mln_chat_ids(const myelin_model *model, const char *messages, size_t length,
-                           const myelin_chat_options *options, mln_ids *ids, myelin_error *error) {
+                           const myelin_chat_options *options, mln_ids *ids, mln_turn_form *form,
+                           myelin_error *error) {
     myelin_chat_options resolved;
     json_t *parsed = NULL, *tools = NULL;
     if (!model->chat_template) {
@@ -174,20 +178,22 @@ myelin_status mln_chat_ids(const myelin_model *model, const char *messages, size
     if (status == MYELIN_OK)
         status = mln_chat_parse(messages, length, &resolved, &parsed, &tools, error);
     if (status == MYELIN_OK)
-        status = encode_conversation(model, parsed, tools, &resolved, ids, error);
+        status = encode_conversation(model, parsed, tools, &resolved, ids, form, error);
     json_decref(parsed);
     json_decref(tools);
     return status;
 }
 
 myelin_status mln_request_ids(const myelin_model *model, const myelin_request *request,
-                              bool parse_special, mln_ids *ids, myelin_error *error) {
+                              bool parse_special, mln_ids *ids, mln_turn_form *form,
+                              myelin_error *error) {
+    *form = (mln_turn_form){0};
     if (request->prompt)
         return mln_prompt_ids(model, request->prompt, request->prompt_length, parse_special, ids,
                               error);
     if (request->messages)
         return mln_chat_ids(model, request->messages, request->messages_length, request->chat, ids,
-                            error);
+                            form, error);
     size_t count = request->num_prompt_ids;
     ids->data = mln_alloc(count, sizeof *ids->data);
     if (!ids->data)

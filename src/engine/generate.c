@@ -39,6 +39,7 @@ void myelin_session_close(myelin_session *session) {
 
 myelin_status myelin_session_append(myelin_session *session, const int32_t *ids, size_t count,
                                     myelin_error *error) {
+    session->form = (mln_turn_form){0};
     return mln_sequence_append(session->sequence, ids, count, error);
 }
 
@@ -47,14 +48,28 @@ myelin_status myelin_session_append_text(myelin_session *session, const char *te
     mln_ids ids = {0};
     myelin_status status = mln_prompt_ids(session->model, text, length, parse_special, &ids, error);
     if (status == MYELIN_OK)
-        status = mln_sequence_append(session->sequence, ids.data, ids.count, error);
+        status = myelin_session_append(session, ids.data, ids.count, error);
     mln_ids_free(&ids);
     return status;
 }
 
 myelin_status myelin_session_set(myelin_session *session, const int32_t *ids, size_t count,
                                  myelin_error *error) {
+    session->form = (mln_turn_form){0};
     return mln_sequence_set(session->sequence, ids, count, error);
+}
+
+myelin_status myelin_session_set_chat(myelin_session *session, const char *messages, size_t length,
+                                      const myelin_chat_options *chat, myelin_error *error) {
+    mln_ids ids = {0};
+    mln_turn_form form;
+    myelin_status status = mln_chat_ids(session->model, messages, length, chat, &ids, &form, error);
+    if (status == MYELIN_OK)
+        status = mln_sequence_set(session->sequence, ids.data, ids.count, error);
+    if (status == MYELIN_OK)
+        session->form = form;
+    mln_ids_free(&ids);
+    return status;
 }
 
 void myelin_session_truncate(myelin_session *session, size_t count) {
@@ -80,7 +95,10 @@ uint64_t mln_session_bytes(const myelin_plugin *plugin, const myelin_config *con
 /* Runs a job on the session's sequence to its end. */
 static myelin_status run_job(myelin_session *session, mln_job *job, myelin_error *error) {
     myelin_status status = MYELIN_OK;
-    while (status == MYELIN_OK && !mln_job_poll(job)) {
+    while (status == MYELIN_OK && !job->ended) {
+        status = mln_job_poll(job, error);
+        if (status != MYELIN_OK || job->ended)
+            break;
         status = mln_decoder_step(session->decoder, &session->sequence, 1, error);
         if (status == MYELIN_OK)
             status = mln_job_advance(job, error);
@@ -92,12 +110,15 @@ static myelin_status generate(myelin_session *session, myelin_emit emit, void *u
                               const myelin_generation_options *resolved, myelin_result *result,
                               myelin_error *error) {
     mln_job job;
-    myelin_status status =
-        mln_job_begin(&job, session->model, session->sequence, resolved, emit, user, error);
+    myelin_status status = mln_job_begin(&job, session->model, session->sequence, &session->form,
+                                         resolved, emit, user, error);
     if (status != MYELIN_OK)
         return status;
+    session->form = (mln_turn_form){0};
     status = run_job(session, &job, error);
-    mln_job_end(&job, status == MYELIN_OK ? result : NULL);
+    if (status == MYELIN_OK)
+        return mln_job_end(&job, result, error);
+    (void)mln_job_end(&job, NULL, NULL);
     return status;
 }
 
@@ -120,12 +141,13 @@ myelin_status myelin_complete(myelin_model *model, const myelin_request *request
         *result = (myelin_result){0};
     myelin_generation_options resolved;
     mln_ids ids = {0};
+    mln_turn_form form;
     int32_t max_len = 0;
     myelin_session *session = NULL;
     myelin_status status =
         mln_generation_options_resolve(&resolved, request->options, model, error);
     if (status == MYELIN_OK)
-        status = mln_request_ids(model, request, resolved.parse_special, &ids, error);
+        status = mln_request_ids(model, request, resolved.parse_special, &ids, &form, error);
     if (status == MYELIN_OK)
         status = mln_cache_length(&resolved, ids.count, &max_len, error);
     if (status == MYELIN_OK)
@@ -133,8 +155,10 @@ myelin_status myelin_complete(myelin_model *model, const myelin_request *request
     if (status == MYELIN_OK)
         status = myelin_session_append(session, ids.data, ids.count, error);
     mln_ids_free(&ids);
-    if (status == MYELIN_OK)
+    if (status == MYELIN_OK) {
+        session->form = form;
         status = generate(session, emit, user, &resolved, result, error);
+    }
     myelin_session_close(session);
     return status;
 }

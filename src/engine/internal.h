@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "checkpoint/checkpoint.h"
+#include "engine/turn.h"
 #include "generate/sequence.h"
 #include "model/model.h"
 #include "myelin/myelin.h"
@@ -39,6 +40,7 @@ struct myelin_session {
     myelin_model *model;
     mln_sequence *sequence;
     mln_decoder *decoder;
+    mln_turn_form form; /* of the text the next generation makes */
 };
 
 /* The implementer of plugin.h that a checkpoint is run with unless options say otherwise. */
@@ -70,9 +72,13 @@ myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_ch
 myelin_status mln_cache_length(const myelin_generation_options *options, size_t count,
                                int32_t *length, myelin_error *error);
 
-/* The ids of a request's prompt, whichever form it has; *ids is freed with mln_ids_free(). */
+/*
+ * The ids of a request's prompt, whichever form it has, and how that leaves the text to come; *ids
+ * is freed with mln_ids_free().
+ */
 myelin_status mln_request_ids(const myelin_model *model, const myelin_request *request,
-                              bool parse_special, mln_ids *ids, myelin_error *error);
+                              bool parse_special, mln_ids *ids, mln_turn_form *form,
+                              myelin_error *error);
 
 /* Tokenizes a prompt for a model; *ids is freed with mln_ids_free(). */
 myelin_status mln_prompt_ids(const myelin_model *model, const char *text, size_t length,
@@ -88,6 +94,7 @@ myelin_status mln_chat_parse(const char *messages, size_t length,
                              json_t **parsed_tools, myelin_error *error);
 /* The ids of a conversation: control tokens inside its strings stay text. */
 myelin_status mln_chat_ids(const myelin_model *model, const char *messages, size_t length,
-                           const myelin_chat_options *options, mln_ids *ids, myelin_error *error);
+                           const myelin_chat_options *options, mln_ids *ids, mln_turn_form *form,
+                           myelin_error *error);
 
 #endif

@@ -24,7 +24,46 @@ void myelin_result_clear(myelin_result *result) {
     free(result->logprobs);
     free(result->top_ids);
     free(result->top_logprobs);
+    mln_turn_clear(result->turn);
     *result = (myelin_result){0};
+}
+
+/* The turn's memory, and what would close its reasoning. */
+static myelin_status begin_turn(mln_job *job, const mln_turn_form *form, myelin_error *error) {
+    static const char closing[] = "\n</think>\n\n";
+    const myelin_generation_options *o = &job->options;
+    if (!form->is_turn || !job->model->tokenizer)
+        return MYELIN_OK;
+    myelin_status status = mln_turn_begin(&job->turn, form, o->stream_mode == MYELIN_STREAM_STABLE,
+                                          job->stream.text.capacity, error);
+    if (status == MYELIN_OK && o->thinking_budget >= 0)
+        status =
+            mln_prompt_ids(job->model, closing, sizeof closing - 1, true, &job->closing, error);
+    return status;
+}
+
+/* Closes the reasoning when its budget is spent; that it is open is known from whole tokens. */
+static void keep_budget(mln_job *job) {
+    bool spent = job->closing.count > 0 && mln_turn_is_reasoning(&job->turn) &&
+                 job->reasoning_tokens == job->options.thinking_budget;
+    if (!spent || job->sequence->num_forced > 0)
+        return;
+    mln_sequence_force(job->sequence, job->closing.data, (int32_t)job->closing.count);
+}
+
+/* Gives the turn the text that has become certain. */
+static myelin_status split_text(mln_job *job, myelin_error *error) {
+    if (!job->turn.active)
+        return MYELIN_OK;
+    size_t end = mln_text_stream_certain(&job->stream), begin = job->num_split;
+    job->reasoning_tokens += mln_turn_is_reasoning(&job->turn);
+    job->num_split = end > begin ? end : begin;
+    myelin_status status = MYELIN_OK;
+    if (end > begin)
+        status = mln_turn_push(&job->turn, job->stream.text.data + begin, end - begin, error);
+    if (status == MYELIN_OK && job->stream.finished)
+        status = mln_turn_finish(&job->turn, error);
+    return status;
 }
 
 /* Arrays for the most tokens this job can make. */
@@ -73,8 +112,8 @@ static myelin_status begin_sequence(mln_job *job, myelin_error *error) {
 }
 
 myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *sequence,
-                            const myelin_generation_options *options, myelin_emit emit, void *user,
-                            myelin_error *error) {
+                            const mln_turn_form *form, const myelin_generation_options *options,
+                            myelin_emit emit, void *user, myelin_error *error) {
     *job = (mln_job){.model = model,
                      .sequence = sequence,
                      .options = *options,
@@ -85,12 +124,18 @@ myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *seq
     int32_t most = options->max_new_tokens < room ? options->max_new_tokens : room;
     myelin_status status = allocate(job, most > 0 ? most : 1, error);
     if (status == MYELIN_OK)
+        status = begin_turn(job, form, error);
+    if (status == MYELIN_OK)
         status = begin_sequence(job, error);
+    if (status != MYELIN_OK) {
+        (void)mln_job_end(job, NULL, NULL);
+        return status;
+    }
     job->result.input_tokens = sequence->count;
     job->result.cached_tokens = mln_sequence_cached(sequence);
-    if (status != MYELIN_OK)
-        mln_job_end(job, NULL);
-    return status;
+    if (job->turn.active)
+        keep_budget(job);
+    return MYELIN_OK;
 }
 
 /* Hands over what has come since the last time. A caller that has had enough cancels the job. */
@@ -101,8 +146,10 @@ static void hand_over(mln_job *job) {
         return;
     if (job->model->tokenizer)
         piece.text_length = mln_text_stream_release(&job->stream, &piece.text);
+    if (job->turn.active)
+        piece.num_events = mln_turn_release(&job->turn, job->ended, &piece.events);
     job->num_handed = job->result.num_tokens;
-    if (piece.num_tokens == 0 && piece.text_length == 0)
+    if (piece.num_tokens == 0 && piece.text_length == 0 && piece.num_events == 0)
         return;
     /* A piece is a string of its own: its last byte may be in the middle of the stream's text. */
     char *end = piece.text ? job->stream.text.data + job->stream.released : NULL;
@@ -119,27 +166,31 @@ static void hand_over(mln_job *job) {
     /* Text that was held back was never handed over, so it is not part of the result. */
     job->stream.text.length = job->stream.released;
     job->stream.finished = true;
+    if (job->turn.active)
+        mln_turn_cut(&job->turn);
 }
 
-static void end_with(mln_job *job, myelin_finish_reason reason) {
+static myelin_status end_with(mln_job *job, myelin_finish_reason reason, myelin_error *error) {
     bool stopped = false;
     if (job->model->tokenizer) /* it cannot fail: its memory is there already */
         (void)mln_text_stream_finish(&job->stream, &stopped, NULL);
+    myelin_status status = split_text(job, error);
     job->ended = true;
     job->result.finish_reason =
         stopped && reason == MYELIN_FINISH_LENGTH ? MYELIN_FINISH_STOP : reason;
-    hand_over(job);
+    if (status == MYELIN_OK)
+        hand_over(job);
+    return status;
 }
 
-void mln_job_cancel(mln_job *job) {
-    if (!job->ended)
-        end_with(job, MYELIN_FINISH_CANCELLED);
+myelin_status mln_job_cancel(mln_job *job, myelin_error *error) {
+    return job->ended ? MYELIN_OK : end_with(job, MYELIN_FINISH_CANCELLED, error);
 }
 
-bool mln_job_poll(mln_job *job) {
+myelin_status mln_job_poll(mln_job *job, myelin_error *error) {
     if (!job->ended && job->options.cancelled && job->options.cancelled(job->options.cancel_user))
-        mln_job_cancel(job);
-    return job->ended;
+        return mln_job_cancel(job, error);
+    return MYELIN_OK;
 }
 
 static void record_token(mln_job *job, int32_t id) {
@@ -194,10 +245,8 @@ myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
     int32_t id = s->ids[s->count - 1];
     record_token(job, id);
     warn_of_positions(job);
-    if (s->phase == MLN_STOPPED) {
-        end_with(job, MYELIN_FINISH_STOP);
-        return MYELIN_OK;
-    }
+    if (s->phase == MLN_STOPPED)
+        return end_with(job, MYELIN_FINISH_STOP, error);
     bool stopped = false;
     if (job->model->tokenizer && id < mln_tokenizer_size(job->stream.tokenizer)) {
         myelin_status status = mln_text_stream_push(&job->stream, id, &stopped, error);
@@ -205,10 +254,15 @@ myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
             return status;
     }
     if (stopped)
-        end_with(job, MYELIN_FINISH_STOP);
-    else if (s->phase == MLN_EXHAUSTED)
-        end_with(job, MYELIN_FINISH_LENGTH);
-    else if (is_due(job))
+        return end_with(job, MYELIN_FINISH_STOP, error);
+    if (s->phase == MLN_EXHAUSTED)
+        return end_with(job, MYELIN_FINISH_LENGTH, error);
+    myelin_status status = split_text(job, error);
+    if (status != MYELIN_OK)
+        return status;
+    if (job->turn.active)
+        keep_budget(job);
+    if (is_due(job))
         hand_over(job);
     return MYELIN_OK;
 }
@@ -222,9 +276,14 @@ static void fill_timing(mln_job *job) {
         r->per_token_ms = mln_ms_between(job->first_ns, job->last_ns) / (double)(r->num_tokens - 1);
 }
 
-void mln_job_end(mln_job *job, myelin_result *result) {
+myelin_status mln_job_end(mln_job *job, myelin_result *result, myelin_error *error) {
+    myelin_status status = MYELIN_OK;
+    if (result && job->turn.active)
+        status = mln_turn_take(&job->turn, &job->result.turn, error);
     free(job->bias);
-    if (result) {
+    mln_ids_free(&job->closing);
+    mln_turn_free(&job->turn);
+    if (result && status == MYELIN_OK) {
         fill_timing(job);
         *result = job->result;
         if (job->stream.text.data) { /* the stream's text becomes the result's */
@@ -238,4 +297,5 @@ void mln_job_end(mln_job *job, myelin_result *result) {
     }
     mln_text_stream_free(&job->stream);
     *job = (mln_job){0};
+    return status;
 }

@@ -8,6 +8,7 @@
 
 #include "engine/internal.h"
 #include "engine/text_stream.h"
+#include "engine/turn.h"
 
 typedef struct mln_job {
     myelin_model *model;
@@ -17,6 +18,10 @@ typedef struct mln_job {
     void *user;
     mln_bias *bias; /* the options' bias in the sampler's form */
     mln_text_stream stream;
+    mln_turn_stream turn;     /* when the prompt is a conversation */
+    size_t num_split;         /* bytes of the text that the turn has been given */
+    mln_ids closing;          /* what closes a block of reasoning when its budget is spent */
+    int32_t reasoning_tokens; /* so far */
     myelin_result result;
     size_t num_handed; /* tokens the caller has been handed */
     bool ended;
@@ -25,21 +30,22 @@ typedef struct mln_job {
 } mln_job;
 
 /*
- * Begins generating after what the sequence holds. *options is resolved; what it points to outlives
- * the job. Takes all memory the job needs. On failure nothing is left to free.
+ * Begins generating after what the sequence holds, which leaves the text to come in `form`.
+ * *options is resolved; what it points to outlives the job. Takes all memory the job needs, tool
+ * calls apart. On failure nothing is left to free. A job must not move while it runs.
  */
 myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *sequence,
-                            const myelin_generation_options *options, myelin_emit emit, void *user,
-                            myelin_error *error);
+                            const mln_turn_form *form, const myelin_generation_options *options,
+                            myelin_emit emit, void *user, myelin_error *error);
 
-/* Asks options.cancelled; true when the job ended by it. */
-bool mln_job_poll(mln_job *job);
+/* Asks options.cancelled; job->ended tells whether that ended it. */
+myelin_status mln_job_poll(mln_job *job, myelin_error *error);
 /* Takes what a step gave the sequence; job->ended tells whether that was the last. */
 myelin_status mln_job_advance(mln_job *job, myelin_error *error);
 /* Ends the job as cancelled: what is certain so far is its result. */
-void mln_job_cancel(mln_job *job);
+myelin_status mln_job_cancel(mln_job *job, myelin_error *error);
 
-/* Moves the result out (or drops it, with NULL) and frees the rest. */
-void mln_job_end(mln_job *job, myelin_result *result);
+/* Moves the result out (or drops it, with NULL) and frees the rest. Empty after a failure. */
+myelin_status mln_job_end(mln_job *job, myelin_result *result, myelin_error *error);
 
 #endif

@@ -26,7 +26,8 @@ void myelin_generation_options_init(myelin_generation_options *options) {
                                            .temperature = 1,
                                            .top_p = 1,
                                            .repetition_penalty = 1,
-                                           .parse_special = true};
+                                           .parse_special = true,
+                                           .thinking_budget = -1};
 }
 
 void myelin_generation_options_from_model(myelin_generation_options *options,
@@ -210,6 +211,8 @@ myelin_status mln_generation_options_resolve(myelin_generation_options *out,
     if (status == MYELIN_OK)
         status =
             check_integer("sync", (int64_t)out->sync, MYELIN_SYNC_CHUNK, MYELIN_SYNC_END, error);
+    if (status == MYELIN_OK)
+        status = check_integer("thinking_budget", out->thinking_budget, -1, INT32_MAX, error);
     if (status == MYELIN_OK)
         status = check_integer("sync_tokens", out->sync_tokens, 0, INT32_MAX, error);
     if (status == MYELIN_OK)

@@ -90,14 +90,16 @@ static size_t held_for_stop(const mln_text_stream *s) {
     return held;
 }
 
+size_t mln_text_stream_certain(const mln_text_stream *s) {
+    return s->finished ? s->text.length : s->text.length - held_for_stop(s);
+}
+
 static bool is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 size_t mln_text_stream_release(mln_text_stream *s, const char **piece) {
-    size_t end = s->text.length;
-    if (!s->finished)
-        end -= held_for_stop(s);
+    size_t end = mln_text_stream_certain(s);
     if (s->stable && s->first_released && !s->finished)
         while (end > s->released && !is_space(s->text.data[end]))
             end--;

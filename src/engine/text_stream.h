@@ -37,6 +37,9 @@ myelin_status mln_text_stream_push(mln_text_stream *stream, int32_t id, bool *st
 /* No more tokens: what was held back becomes text, up to a stop string that this completes. */
 myelin_status mln_text_stream_finish(mln_text_stream *stream, bool *stopped, myelin_error *error);
 
+/* Bytes of the text so far that are certain: no stop string can begin in them any more. */
+size_t mln_text_stream_certain(const mln_text_stream *stream);
+
 /* Hands out the text that may be shown now, possibly none; valid until the stream changes. */
 size_t mln_text_stream_release(mln_text_stream *stream, const char **piece);
 

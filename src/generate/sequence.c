@@ -140,9 +140,15 @@ myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generati
         s->model->plugin->truncate_sequence(s->cache, s->count - 1);
     s->generation = *generation;
     s->num_generated = 0;
+    s->num_forced = 0;
     s->phase = MLN_READING;
     mln_sampler_begin(s->sampler, &generation->sampling, s->ids, (size_t)s->count);
     return MYELIN_OK;
+}
+
+void mln_sequence_force(mln_sequence *s, const int32_t *ids, int32_t count) {
+    s->forced = ids;
+    s->num_forced = count;
 }
 
 /* True when `a` is the worse of two entries: the lower log-probability, the higher id among equals.
@@ -285,7 +291,13 @@ static bool is_stop(const mln_generation *g, int32_t id) {
  */
 static void choose(mln_sequence *s, const float *logits) {
     const mln_generation *g = &s->generation;
-    int32_t id = mln_sampler_pick(s->sampler, logits, s->count);
+    int32_t id;
+    if (s->num_forced > 0) {
+        id = *s->forced++;
+        s->num_forced--;
+    } else {
+        id = mln_sampler_pick(s->sampler, logits, s->count);
+    }
     mln_sampler_accept(s->sampler, id);
     if (g->want_logprobs)
         mln_log_softmax(s->logprobs, logits, s->model->checkpoint->config.model.vocab_size);

@@ -51,6 +51,8 @@ typedef struct mln_sequence {
     mln_phase phase;
     mln_generation generation;
     int32_t num_generated;
+    const int32_t *forced; /* [num_forced], borrowed: the next tokens, whatever the logits say */
+    int32_t num_forced;
     float *logprobs; /* [vocab_size] of the last choice, when want_logprobs */
 } mln_sequence;
 
@@ -81,6 +83,9 @@ int32_t mln_sequence_cached(const mln_sequence *sequence);
 /* Begins generating after the tokens held (at least one). */
 myelin_status mln_sequence_begin(mln_sequence *sequence, const mln_generation *generation,
                                  myelin_error *error);
+
+/* Makes the next `count` tokens of the generation these; ids outlive it. */
+void mln_sequence_force(mln_sequence *sequence, const int32_t *ids, int32_t count);
 
 /* Fills top->ids and top->logprobs, best first, from log-probabilities of a whole vocabulary. */
 void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top);

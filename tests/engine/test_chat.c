@@ -9,6 +9,7 @@
 
 static myelin_tokenizer *tokenizer;
 static myelin_model model; /* only what a conversation needs: no weights */
+static mln_turn_form form;
 
 static int open_parts(void **state) {
     (void)state;
@@ -47,8 +48,9 @@ static void reference_conversations(void **state) {
                                    ? MYELIN_THINKING_ON
                                    : MYELIN_THINKING_OFF;
             mln_ids ids = {0};
-            assert_int_equal(mln_chat_ids(&model, messages, strlen(messages), &options, &ids, NULL),
-                             MYELIN_OK);
+            assert_int_equal(
+                mln_chat_ids(&model, messages, strlen(messages), &options, &ids, &form, NULL),
+                MYELIN_OK);
             assert_int_equal(ids.count, json_array_size(expected));
             for (size_t i = 0; i < ids.count; i++)
                 assert_int_equal(ids.data[i], json_integer_value(json_array_get(expected, i)));
@@ -76,7 +78,8 @@ static void ask(const char *content, mln_ids *ids, mln_buffer *text) {
     char *messages = json_dumps(conversation, 0);
     json_decref(conversation);
     assert_non_null(messages);
-    assert_int_equal(mln_chat_ids(&model, messages, strlen(messages), NULL, ids, NULL), MYELIN_OK);
+    assert_int_equal(mln_chat_ids(&model, messages, strlen(messages), NULL, ids, &form, NULL),
+                     MYELIN_OK);
     assert_int_equal(
         mln_tokenizer_decode(tokenizer->tokens, ids->data, ids->count, false, text, NULL),
         MYELIN_OK);
@@ -121,8 +124,9 @@ static void a_text_with_every_guard_is_refused(void **state) {
     mln_buffer_append(&messages, "\"]", 2);
     mln_ids ids = {0};
     myelin_error error;
-    assert_int_equal(mln_chat_ids(&model, messages.data, messages.length, NULL, &ids, &error),
-                     MYELIN_ERROR_ARGUMENT);
+    assert_int_equal(
+        mln_chat_ids(&model, messages.data, messages.length, NULL, &ids, &form, &error),
+        MYELIN_ERROR_ARGUMENT);
     assert_non_null(strstr(error.message, "U+FDD0"));
     mln_buffer_free(&messages);
 }
@@ -172,7 +176,7 @@ static void failing_memory_is_an_error(void **state) {
         mln_fail_allocation(n, false);
         myelin_status status = myelin_chat_template_open(&opened, MYELIN_DEMO_MODEL, NULL);
         if (status == MYELIN_OK)
-            status = mln_chat_ids(&model, messages, strlen(messages), NULL, &ids, NULL);
+            status = mln_chat_ids(&model, messages, strlen(messages), NULL, &ids, &form, NULL);
         mln_fail_allocation(0, false);
         mln_ids_free(&ids);
         myelin_chat_template_close(opened);
