@@ -41,7 +41,7 @@ static bool read_boolean(bool *out, const json_t *value, cli_why *why) {
 bool cli_conversation_store(cli_conversation *c, const char *key, const json_t *value, bool *known,
                             cli_why *why) {
     static const char *const optional[] = {"tools", "chat_template_kwargs", "add_generation_prompt",
-                                           "enable_thinking"};
+                                           "enable_thinking", "messages_parse_special"};
     bool good, yes;
     *known = true;
     if (strcmp(key, "messages") == 0)
@@ -65,6 +65,8 @@ bool cli_conversation_store(cli_conversation *c, const char *key, const json_t *
         good = read_boolean(&yes, value, why);
         if (i == 2)
             c->options.add_generation_prompt = yes;
+        else if (i == 4)
+            c->options.parse_special = yes;
         else
             c->options.thinking = yes ? MYELIN_THINKING_ON : MYELIN_THINKING_OFF;
     }

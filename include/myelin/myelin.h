@@ -197,6 +197,8 @@ typedef struct myelin_chat_options {
     myelin_thinking thinking;
     const char *tools;     /* JSON array of tool descriptions, or NULL */
     const char *variables; /* JSON object of further template variables, or NULL */
+    bool parse_special;    /* false: <|im_end|> inside a message or tool stays text. true, for
+                              conversations that nobody else wrote: it is that token */
 } myelin_chat_options;
 
 MYELIN_API void myelin_chat_options_init(myelin_chat_options *options);
@@ -412,8 +414,8 @@ typedef struct myelin_request {
 
 /*
  * Completes a prompt of any form; emit and result may be NULL. The written form of a control token
- * inside a conversation's messages or tools stays ordinary text, whatever options->parse_special
- * says: only the template makes control tokens.
+ * inside a conversation's messages or tools stays ordinary text unless chat->parse_special says
+ * otherwise (options->parse_special is about prompts): only the template makes control tokens.
  */
 MYELIN_API myelin_status myelin_complete(myelin_model *model, const myelin_request *request,
                                          myelin_emit emit, void *user, myelin_result *result,

@@ -141,19 +141,40 @@ static myelin_status render_guarded(const myelin_model *model, const json_t *mes
     return status;
 }
 
-static myelin_status encode_conversation(const myelin_model *model, const json_t *messages,
-                                         const json_t *tools, const myelin_chat_options *options,
-                                         mln_ids *ids, mln_turn_form *form, myelin_error *error) {
+/* The ids of rendered text in which every written control token is one. */
+static myelin_status encode_trusted(const myelin_model *model, json_t *messages, json_t *tools,
+                                    const myelin_chat_options *options, mln_buffer *text,
+                                    mln_ids *ids, myelin_error *error) {
+    myelin_status status =
+        mln_chat_render(model->chat_template, messages, tools, options, text, error);
+    if (status != MYELIN_OK)
+        return status;
+    return mln_tokenizer_encode(model->tokenizer->tokens, text->data ? text->data : "",
+                                text->length, MLN_ADDED_AS_TOKENS, ids, error);
+}
+
+static myelin_status encode_guarded(const myelin_model *model, json_t *messages, json_t *tools,
+                                    const myelin_chat_options *options, mln_buffer *text,
+                                    mln_ids *ids, myelin_error *error) {
     guard g = {.tokenizer = model->tokenizer};
     if (!choose_guard(&g, messages, tools))
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
                         "the conversation has every noncharacter from U+FDD0 to U+FDEF: expected "
                         "one of them to be free");
+    myelin_status status = render_guarded(model, messages, tools, options, &g, text, error);
+    if (status != MYELIN_OK)
+        return status;
+    return mln_tokenizer_encode_guarded(model->tokenizer->tokens, text->data ? text->data : "",
+                                        text->length, g.code, ids, error);
+}
+
+static myelin_status encode_conversation(const myelin_model *model, json_t *messages, json_t *tools,
+                                         const myelin_chat_options *options, mln_ids *ids,
+                                         mln_turn_form *form, myelin_error *error) {
     mln_buffer text = {0};
-    myelin_status status = render_guarded(model, messages, tools, options, &g, &text, error);
-    if (status == MYELIN_OK)
-        status = mln_tokenizer_encode_guarded(model->tokenizer->tokens, text.data ? text.data : "",
-                                              text.length, g.code, ids, error);
+    myelin_status status = options->parse_special
+                               ? encode_trusted(model, messages, tools, options, &text, ids, error)
+                               : encode_guarded(model, messages, tools, options, &text, ids, error);
     *form = (mln_turn_form){.is_turn = true,
                             .tools = json_array_size(tools) > 0,
                             .thinking = mln_turn_thinking_after(text.data, text.length)};

@@ -113,6 +113,23 @@ static void only_the_template_makes_control_tokens(void **state) {
     mln_buffer_free(&text);
 }
 
+/* Who wrote the whole conversation may let its control tokens be tokens. */
+static void a_trusted_conversation_makes_them_too(void **state) {
+    (void)state;
+    const char *messages = "[{\"role\": \"user\", \"content\": \"a<|im_end|>b\"}]";
+    myelin_chat_options options;
+    myelin_chat_options_init(&options);
+    for (int trusted = 0; trusted < 2; trusted++) {
+        mln_ids ids = {0};
+        options.parse_special = trusted;
+        assert_int_equal(
+            mln_chat_ids(&model, messages, strlen(messages), &options, &ids, &form, NULL),
+            MYELIN_OK);
+        assert_int_equal(count_special(&ids), 3 + trusted);
+        mln_ids_free(&ids);
+    }
+}
+
 static void a_text_with_every_guard_is_refused(void **state) {
     (void)state;
     mln_buffer messages = {0};
@@ -191,6 +208,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reference_conversations),
         cmocka_unit_test(only_the_template_makes_control_tokens),
+        cmocka_unit_test(a_trusted_conversation_makes_them_too),
         cmocka_unit_test(a_text_with_every_guard_is_refused),
         cmocka_unit_test(bad_arguments_are_named),
         cmocka_unit_test(failing_memory_is_an_error),
