@@ -76,17 +76,11 @@ static void on_warning(void *user, const char *message) {
     cli_message(model->command, "warning: %s", message);
 }
 
-int cli_open_model(cli_model *model, const cli_command *command,
-                   const cli_model_arguments *arguments) {
+/* Opens a directory, or with NULL a synthetic shape. */
+static int open_any(cli_model *model, const char *path, const char *shape, int32_t bits) {
+    const cli_model_arguments *arguments = model->arguments;
     myelin_model_options options;
     myelin_error error;
-    char *path;
-    memset(model, 0, sizeof *model);
-    model->command = command;
-    model->arguments = arguments;
-    int code = cli_find_model(command, arguments, &path);
-    if (code != CLI_OK)
-        return code;
     myelin_model_options_init(&options);
     options.device = arguments->device;
     options.dtype = arguments->dtype;
@@ -98,13 +92,39 @@ int cli_open_model(cli_model *model, const cli_command *command,
     options.user = model;
     cli_progress_begin(&model->progress, "loading", arguments->quiet);
     cli_interrupts_defer();
-    myelin_status status = myelin_model_open(&model->model, path, &options, &error);
+    myelin_status status =
+        path != NULL ? myelin_model_open(&model->model, path, &options, &error)
+                     : myelin_model_open_synthetic(&model->model, shape, bits, &options, &error);
     cli_progress_hide(&model->progress);
     cli_interrupts_allow();
     if (status != MYELIN_OK && status != MYELIN_ERROR_CANCELLED)
-        cli_message(command, "%s", error.message);
-    free(path);
+        cli_message(model->command, "%s", error.message);
     return cli_open_exit_code(status);
+}
+
+static void prepare(cli_model *model, const cli_command *command,
+                    const cli_model_arguments *arguments) {
+    memset(model, 0, sizeof *model);
+    model->command = command;
+    model->arguments = arguments;
+}
+
+int cli_open_model(cli_model *model, const cli_command *command,
+                   const cli_model_arguments *arguments) {
+    char *path;
+    prepare(model, command, arguments);
+    int code = cli_find_model(command, arguments, &path);
+    if (code != CLI_OK)
+        return code;
+    code = open_any(model, path, NULL, 0);
+    free(path);
+    return code;
+}
+
+int cli_open_synthetic(cli_model *model, const cli_command *command,
+                       const cli_model_arguments *arguments, const char *shape, int32_t bits) {
+    prepare(model, command, arguments);
+    return open_any(model, NULL, shape, bits);
 }
 
 void cli_close_model(cli_model *model) {

@@ -33,6 +33,9 @@ typedef struct cli_model {
 int cli_find_model(const cli_command *command, const cli_model_arguments *arguments, char **path);
 int cli_open_model(cli_model *model, const cli_command *command,
                    const cli_model_arguments *arguments);
+/* The same with made-up weights. */
+int cli_open_synthetic(cli_model *model, const cli_command *command,
+                       const cli_model_arguments *arguments, const char *shape, int32_t bits);
 void cli_close_model(cli_model *model);
 /* The same for the tokenizer alone, closed with myelin_tokenizer_close(), */
 int cli_open_tokenizer(myelin_tokenizer **tokenizer, const cli_command *command,

@@ -152,6 +152,15 @@ MYELIN_API void myelin_model_options_init(myelin_model_options *options);
 MYELIN_API myelin_status myelin_model_open(myelin_model **model, const char *directory,
                                            const myelin_model_options *options,
                                            myelin_error *error);
+/*
+ * A model of a published shape ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "qwen3-14b",
+ * "qwen3-32b") with made-up weights and no tokenizer, for measuring: bits 0 is dense bfloat16, 4 or
+ * 8 MLX affine in groups of 64.
+ */
+MYELIN_API myelin_status myelin_model_open_synthetic(myelin_model **model, const char *shape,
+                                                     int32_t bits,
+                                                     const myelin_model_options *options,
+                                                     myelin_error *error);
 /* Accepts NULL. Sessions of the model must be closed before. */
 MYELIN_API void myelin_model_close(myelin_model *model);
 
@@ -161,6 +170,7 @@ typedef struct myelin_model_info {
     int32_t threads;
     uint64_t weight_bytes;
     double load_ms;
+    myelin_fusion max_fusion; /* highest rung there is for this model, whichever it was opened at */
 } myelin_model_info;
 
 MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);

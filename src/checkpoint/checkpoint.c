@@ -192,6 +192,7 @@ void mln_checkpoint_free(mln_checkpoint *checkpoint) {
         mln_file_close(&checkpoint->shards[i].file);
     }
     free(checkpoint->shards);
+    mln_synthetic_free(checkpoint->synthetic);
     mln_config_free(&checkpoint->config);
     free(checkpoint->directory);
     free(checkpoint);
@@ -215,6 +216,10 @@ myelin_status mln_checkpoint_read(const mln_checkpoint *checkpoint, const mln_we
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
                         "weight %s: bytes %" PRIu64 " + %" PRIu64 " are past its %" PRIu64,
                         weight->name, offset, length, source->size);
+    if (checkpoint->synthetic) {
+        mln_synthetic_read(checkpoint->synthetic, weight, part, offset, dst, length);
+        return MYELIN_OK;
+    }
     return mln_file_read(&checkpoint->shards[weight->shard[part]].file, source->offset + offset,
                          dst, length, error);
 }

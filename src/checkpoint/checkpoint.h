@@ -8,6 +8,7 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/synthetic.h"
 #include "myelin/tensor.h"
 
 enum { MLN_CHECKPOINT_MAX_SHARDS = 4096 };
@@ -38,6 +39,7 @@ typedef struct mln_checkpoint {
     size_t num_shards;
     mln_weight *weights; /* in the model's order: embed_tokens, layers, norm, lm_head if untied */
     size_t num_weights;
+    mln_synthetic *synthetic; /* not NULL: there are no files, this makes the bytes */
     size_t num_ignored; /* tensors of the files the model has no use for, but that are allowed */
 } mln_checkpoint;
 

@@ -68,6 +68,30 @@ static int64_t extent(const myelin_config *c, dim d) {
     return 1;
 }
 
+size_t mln_weights_count(const myelin_config *config) {
+    return (size_t)config->num_hidden_layers * PER_LAYER + (config->tie_word_embeddings ? 2 : 3);
+}
+
+void mln_weights_name(const myelin_config *config, size_t index, mln_weight_name *name) {
+    size_t in_layers = (size_t)config->num_hidden_layers * PER_LAYER;
+    const weight_spec *spec = &embed_tokens;
+    const char *prefix = "model.";
+    char layer[40] = "";
+    if (index > in_layers + 1) {
+        spec = &lm_head;
+        prefix = "";
+    } else if (index == in_layers + 1) {
+        spec = &final_norm;
+    } else if (index > 0) {
+        spec = &layer_weights[(index - 1) % PER_LAYER];
+        snprintf(layer, sizeof layer, "layers.%zu.", (index - 1) / PER_LAYER);
+    }
+    snprintf(name->module, sizeof name->module, "%s%s%s", prefix, layer, spec->module);
+    name->rank = spec->columns == NO_DIM ? 1 : 2;
+    name->shape[0] = extent(config, spec->rows);
+    name->shape[1] = extent(config, spec->columns);
+}
+
 static int32_t float_dtype(mln_file_dtype dtype) {
     return dtype == MLN_FILE_F32    ? MYELIN_DTYPE_F32
            : dtype == MLN_FILE_F16  ? MYELIN_DTYPE_F16

@@ -83,8 +83,9 @@ static myelin_status open_template(myelin_model *model, const char *directory, b
     return status;
 }
 
-static myelin_status open_parts(myelin_model *model, const char *directory,
-                                const myelin_model_options *options, myelin_error *error) {
+/* Loads the weights of the checkpoint that is open. */
+static myelin_status load(myelin_model *model, const myelin_model_options *options,
+                          myelin_error *error) {
     mln_model_options load = {.dtype = (int32_t)options->dtype,
                               .fusion = (int32_t)options->fusion,
                               .threads = options->threads,
@@ -92,18 +93,41 @@ static myelin_status open_parts(myelin_model *model, const char *directory,
                               .user = options->user};
     myelin_status status = choose_plugin(options, &load.plugin, error);
     if (status == MYELIN_OK)
-        status = mln_checkpoint_open(&model->checkpoint, directory, error);
+        status = mln_model_load(&model->model, model->checkpoint, &load, error);
+    if (status != MYELIN_OK)
+        return status;
+    add_stop_ids(model, model->checkpoint->generation.stop_ids,
+                 model->checkpoint->generation.num_stop_ids);
+    add_stop_ids(model, model->checkpoint->config.stop_ids, model->checkpoint->config.num_stop_ids);
+    return MYELIN_OK;
+}
+
+static myelin_status open_directory(myelin_model *model, const char *directory,
+                                    const myelin_model_options *options, myelin_error *error) {
+    myelin_status status = mln_checkpoint_open(&model->checkpoint, directory, error);
     if (status == MYELIN_OK)
         status = open_tokenizer(model, directory, error);
     if (status == MYELIN_OK)
         status = open_template(model, directory, options->chat, error);
     if (status == MYELIN_OK)
-        status = mln_model_load(&model->model, model->checkpoint, &load, error);
+        status = load(model, options, error);
     return status;
 }
 
-myelin_status myelin_model_open(myelin_model **out, const char *directory,
-                                const myelin_model_options *options, myelin_error *error) {
+static myelin_status open_synthetic(myelin_model *model, const mln_synthetic_spec *spec,
+                                    const myelin_model_options *options, myelin_error *error) {
+    mln_fail(&model->chat_error, MYELIN_ERROR_NOT_FOUND, NULL, -1,
+             "a synthetic model has no chat template");
+    if (options->chat)
+        return mln_fail(error, MYELIN_ERROR_NOT_FOUND, NULL, -1, "%s", model->chat_error.message);
+    myelin_status status = mln_synthetic_open(&model->checkpoint, spec, error);
+    return status == MYELIN_OK ? load(model, options, error) : status;
+}
+
+/* Opens a directory, or with NULL what the spec says. */
+static myelin_status open_model(myelin_model **out, const char *directory,
+                                const mln_synthetic_spec *spec, const myelin_model_options *options,
+                                myelin_error *error) {
     int64_t start = mln_clock_ns();
     *out = NULL;
     myelin_model_options resolved;
@@ -115,17 +139,27 @@ myelin_status myelin_model_open(myelin_model **out, const char *directory,
         return mln_fail_memory(error, sizeof *model, "a model");
     model->warning = resolved.warning;
     model->user = resolved.user;
-    status = open_parts(model, directory, &resolved, error);
+    status = directory ? open_directory(model, directory, &resolved, error)
+                       : open_synthetic(model, spec, &resolved, error);
     if (status != MYELIN_OK) {
         myelin_model_close(model);
         return status;
     }
-    add_stop_ids(model, model->checkpoint->generation.stop_ids,
-                 model->checkpoint->generation.num_stop_ids);
-    add_stop_ids(model, model->checkpoint->config.stop_ids, model->checkpoint->config.num_stop_ids);
     model->load_ms = mln_ms_between(start, mln_clock_ns());
     *out = model;
     return MYELIN_OK;
+}
+
+myelin_status myelin_model_open(myelin_model **out, const char *directory,
+                                const myelin_model_options *options, myelin_error *error) {
+    return open_model(out, directory, NULL, options, error);
+}
+
+myelin_status myelin_model_open_synthetic(myelin_model **out, const char *shape, int32_t bits,
+                                          const myelin_model_options *options,
+                                          myelin_error *error) {
+    mln_synthetic_spec spec = {.shape = shape, .bits = bits, .group_size = 64};
+    return open_model(out, NULL, &spec, options, error);
 }
 
 void myelin_model_close(myelin_model *model) {
@@ -155,7 +189,8 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
                               .plugin = model->model->plugin->name,
                               .threads = mln_pool_threads(model->model->pool),
                               .weight_bytes = model->model->weight_bytes,
-                              .load_ms = model->load_ms};
+                              .load_ms = model->load_ms,
+                              .max_fusion = (myelin_fusion)mln_default_plugin()->max_fusion};
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 

@@ -7,7 +7,7 @@ import unittest
 import support
 from support import COMMANDS, TestCase
 
-LATER = ("chat", "quantize", "bench", "serve", "pull")
+LATER = ("chat", "quantize", "serve", "pull")
 
 
 class Help(TestCase):
@@ -56,7 +56,7 @@ class Help(TestCase):
 
 class Wrong(TestCase):
     def test_unknown_commands(self):
-        for word, meant in (("rnu", "run"), ("batsh", "batch"), ("tokenise", "tokenize"),
+        for word, meant in (("rnu", "run"), ("bnch", "bench"), ("batsh", "batch"), ("tokenise", "tokenize"),
                             ("insp", "inspect"), ("detokenise", "detokenize"), ("scor", "score")):
             message = self.bad(2, word)
             self.assertIn(f'unknown command "{word}" (did you mean {meant}?)', message)

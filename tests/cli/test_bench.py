@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""myelin bench: what it measures is there and hangs together. How much it is, no test can say."""
+import statistics
+import unittest
+
+import support
+from support import TestCase
+
+QUICK = ("--runs", "3", "-p", "20", "-n", "6")
+
+
+class Bench(TestCase):
+    def check(self, answer, runs):
+        for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            values = [run[name] for run in answer["runs"]]
+            self.assertEqual(len(values), runs)
+            self.assertGreater(min(values), 0)
+            self.assertAlmostEqual(answer[name], statistics.median(values),
+                                   delta=1e-6 * answer[name])
+        rate = answer["machine"]["read_bytes_per_second"]
+        self.assertGreater(rate, 1e8)
+        self.assertGreater(answer["load_seconds"], 0)
+        self.assertGreater(answer["peak_bytes"], answer["weight_bytes"])
+
+    def test_json_form(self):
+        answer = self.good_json("bench", "--json", *QUICK)
+        self.check(answer, 3)
+        limit = answer["machine"]["read_bytes_per_second"] / answer["weight_bytes"]
+        self.assertAlmostEqual(answer["decode_share_of_read_limit"] * limit,
+                               answer["decode_tokens_per_second"],
+                               delta=1e-5 * answer["decode_tokens_per_second"])
+
+    def test_depth_and_batch(self):
+        self.check(self.good_json("bench", "--json", *QUICK, "--depth", "70"), 3)
+        self.check(self.good_json("bench", "--json", *QUICK, "--batch", "3"), 3)
+
+    def test_ladder(self):
+        answer = self.good_json("bench", "--json", "--ladder", *QUICK)
+        self.assertEqual(answer["ladder"][0]["rung"], "composed")
+        for rung in answer["ladder"]:
+            self.assertEqual(len(rung["runs"]), 3)
+        self.assertTrue(answer["ladder"][0]["same_tokens"])
+
+    def test_table(self):
+        lines = self.good("bench", *QUICK).decode().splitlines()
+        self.assertEqual(len(lines), 5)
+        self.assertIn("GB/s", lines[1])
+        self.assertRegex(lines[4], r"t/s +[0-9.]+ t/s +[0-9]+%$")
+
+    def test_wrong_usage(self):
+        for arguments, message in (
+                (("--bits", "4"), "--bits needs --synthetic"),
+                (("--ladder", "--fusion", "layer"), "exclude each other"),
+                (("--synthetic", "qwen3-0.6b", "-m", "x"), "exclude each other"),
+                (("x",), "expected no argument"),
+                (("--runs", "0"), "--runs")):
+            done = support.myelin("bench", *arguments)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertIn(message, done.stderr.decode())
+        done = support.myelin("bench", "--synthetic", "qwen4-1b")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("expected qwen3-0.6b", done.stderr.decode())
+
+
+if __name__ == "__main__":
+    unittest.main()
