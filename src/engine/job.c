@@ -91,6 +91,19 @@ static myelin_status allocate(mln_job *job, int32_t most, myelin_error *error) {
         o->stop_strings, o->num_stop_strings, o->stream_mode == MYELIN_STREAM_STABLE, error);
 }
 
+/* Tokens may be made at once as far as they are handed over at once. */
+static int32_t chunk_of(const myelin_generation_options *options) {
+    switch (options->sync) {
+    case MYELIN_SYNC_TOKEN:
+        return 1;
+    case MYELIN_SYNC_CHUNK:
+        return options->sync_tokens;
+    case MYELIN_SYNC_END:
+        return MLN_MAX_CHUNK;
+    }
+    return 1;
+}
+
 static myelin_status begin_sequence(mln_job *job, myelin_error *error) {
     const myelin_generation_options *o = &job->options;
     mln_generation generation = {.sampling = {.sampled = o->sampler == MYELIN_SAMPLER_SAMPLED,
@@ -107,6 +120,7 @@ static myelin_status begin_sequence(mln_job *job, myelin_error *error) {
                                  .max_new_tokens = o->max_new_tokens,
                                  .stop_ids = o->stop_ids,
                                  .num_stop_ids = o->num_stop_ids,
+                                 .max_chunk = chunk_of(o),
                                  .want_logprobs = o->logprobs};
     return mln_sequence_begin(job->sequence, &generation, error);
 }
@@ -237,7 +251,7 @@ static bool is_due(const mln_job *job) {
 
 myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
     mln_sequence *s = job->sequence;
-    if (job->ended || s->phase == MLN_READING)
+    if (job->ended || !s->fresh)
         return MYELIN_OK;
     job->last_ns = mln_clock_ns();
     if (job->result.num_tokens == 0)

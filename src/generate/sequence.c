@@ -86,7 +86,15 @@ static myelin_status check_ids(const mln_sequence *s, int32_t taken, const int32
     return MYELIN_OK;
 }
 
+/* Forgets what a chunk made beyond the tokens taken; the last of these is not in the cache then. */
+static void drop_ready(mln_sequence *s) {
+    if (s->num_ready > 0)
+        s->model->plugin->truncate_sequence(s->cache, s->count - 1);
+    s->num_ready = 0;
+}
+
 static void append(mln_sequence *s, const int32_t *ids, size_t count) {
+    drop_ready(s);
     if (count)
         memcpy(s->ids + s->count, ids, count * sizeof *ids);
     s->count += (int32_t)count;
@@ -115,10 +123,12 @@ myelin_status mln_sequence_set(mln_sequence *s, const int32_t *ids, size_t count
 }
 
 int32_t mln_sequence_cached(const mln_sequence *s) {
-    return s->model->plugin->sequence_length(s->cache);
+    /* The cache runs ahead of the tokens taken within a chunk. */
+    return s->num_ready > 0 ? s->count - 1 : s->model->plugin->sequence_length(s->cache);
 }
 
 void mln_sequence_truncate(mln_sequence *s, int32_t count) {
+    drop_ready(s);
     if (count >= s->count)
         return;
     s->count = count;
@@ -135,6 +145,7 @@ myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generati
     if (s->count > s->max_len)
         return mln_fail(error, MYELIN_ERROR_CACHE_FULL, NULL, -1,
                         "the KV cache holds %" PRId32 " tokens and all are taken", s->max_len);
+    drop_ready(s);
     /* The logits after the last token are not kept: it is read again when it had been read. */
     if (mln_sequence_cached(s) == s->count)
         s->model->plugin->truncate_sequence(s->cache, s->count - 1);
@@ -147,6 +158,7 @@ myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generati
 }
 
 void mln_sequence_force(mln_sequence *s, const int32_t *ids, int32_t count) {
+    drop_ready(s);
     s->forced = ids;
     s->num_forced = count;
 }
@@ -178,8 +190,8 @@ void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top) {
 
 uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *config,
                            int32_t num_sequences, int32_t max_len) {
-    uint64_t each =
-        (uint64_t)config->vocab_size * sizeof(float) + sizeof(myelin_span) + sizeof(int32_t);
+    uint64_t each = (uint64_t)config->vocab_size * sizeof(float) + sizeof(myelin_span) +
+                    sizeof(void *) + (2 + (uint64_t)MLN_MAX_CHUNK) * sizeof(int32_t);
     return plus(plugin->context_bytes(config, MLN_STEP_TOKENS, max_len),
                 sizeof(mln_decoder) + (uint64_t)num_sequences * each);
 }
@@ -210,8 +222,11 @@ myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int3
     d->logits = mln_calloc(n * (size_t)config->vocab_size, sizeof *d->logits);
     d->spans = mln_calloc(n, sizeof *d->spans);
     d->owner = mln_calloc(n, sizeof *d->owner);
+    d->caches = mln_calloc(n, sizeof *d->caches);
+    d->last_ids = mln_calloc(n, sizeof *d->last_ids);
+    d->chunk = mln_calloc(n, MLN_MAX_CHUNK * sizeof *d->chunk);
     myelin_status status = MYELIN_OK;
-    if (!d->logits || !d->spans || !d->owner)
+    if (!d->logits || !d->spans || !d->owner || !d->caches || !d->last_ids || !d->chunk)
         status =
             mln_fail_memory(error, n * (uint64_t)config->vocab_size * sizeof *d->logits, "logits");
     if (status == MYELIN_OK)
@@ -231,6 +246,9 @@ void mln_decoder_free(mln_decoder *d) {
     free(d->logits);
     free(d->spans);
     free(d->owner);
+    free(d->caches);
+    free(d->last_ids);
+    free(d->chunk);
     free(d);
 }
 
@@ -287,10 +305,25 @@ static bool is_stop(const mln_generation *g, int32_t id) {
     return false;
 }
 
-/* Chooses the next token from the logits after the last one and decides whether that was the end.
- */
-static void choose(mln_sequence *s, const float *logits) {
+/* Takes a token into the sequence and decides whether that was the end. */
+static void take(mln_sequence *s, int32_t id) {
     const mln_generation *g = &s->generation;
+    mln_sampler_accept(s->sampler, id);
+    s->ids[s->count++] = id;
+    s->num_generated++;
+    s->fresh = true;
+    if (is_stop(g, id))
+        s->phase = MLN_STOPPED;
+    else if (s->num_generated >= g->max_new_tokens || s->count > s->max_len)
+        s->phase = MLN_EXHAUSTED;
+    else
+        s->phase = MLN_GENERATING;
+    if (s->phase != MLN_GENERATING)
+        drop_ready(s);
+}
+
+/* Chooses the next token from the logits after the last one. */
+static void choose(mln_sequence *s, const float *logits) {
     int32_t id;
     if (s->num_forced > 0) {
         id = *s->forced++;
@@ -298,31 +331,100 @@ static void choose(mln_sequence *s, const float *logits) {
     } else {
         id = mln_sampler_pick(s->sampler, logits, s->count);
     }
-    mln_sampler_accept(s->sampler, id);
-    if (g->want_logprobs)
+    if (s->generation.want_logprobs)
         mln_log_softmax(s->logprobs, logits, s->model->checkpoint->config.model.vocab_size);
-    s->ids[s->count++] = id;
-    s->num_generated++;
-    if (is_stop(g, id))
-        s->phase = MLN_STOPPED;
-    else if (s->num_generated >= g->max_new_tokens || s->count > s->max_len)
-        s->phase = MLN_EXHAUSTED;
-    else
-        s->phase = MLN_GENERATING;
+    take(s, id);
+}
+
+static void take_ready(mln_sequence *s) {
+    int32_t id = s->ready[s->next_ready++];
+    s->num_ready--;
+    take(s, id);
+}
+
+/* Hands out one token each of those made before; false when there are none. */
+static bool take_all_ready(mln_sequence *const *sequences, int32_t count) {
+    bool any = false;
+    for (int32_t i = 0; i < count; i++) {
+        if (!sequences[i] || sequences[i]->num_ready == 0)
+            continue;
+        take_ready(sequences[i]);
+        any = true;
+    }
+    return any;
+}
+
+/* The next token is the argmax of the logits as they are, and nothing else is asked of them. */
+static bool takes_argmax(const mln_sequence *s) {
+    const mln_sampling *p = &s->generation.sampling;
+    return s->phase == MLN_GENERATING && s->num_forced == 0 && !s->generation.want_logprobs &&
+           !p->sampled && p->repetition_penalty == 1 && p->presence_penalty == 0 &&
+           p->frequency_penalty == 0 && p->num_bias == 0;
+}
+
+/* How many tokens the plug-in may choose by itself for every one of the spans; 0: none. */
+static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences,
+                            int32_t num_spans) {
+    if (!d->model->plugin->decode_greedy || d->model->fusion < MYELIN_FUSION_GREEDY)
+        return 0;
+    int32_t length = d->model->fusion >= MYELIN_FUSION_CHUNK ? MLN_MAX_CHUNK : 1;
+    for (int32_t i = 0; i < num_spans; i++) {
+        const mln_sequence *s = sequences[d->owner[i]];
+        int32_t left = s->generation.max_new_tokens - s->num_generated;
+        int32_t room = s->max_len - s->count + 1;
+        int32_t wanted = s->generation.max_chunk > 1 ? s->generation.max_chunk : 1;
+        if (!takes_argmax(s))
+            return 0;
+        length = left < length ? left : length;
+        length = room < length ? room : length;
+        length = wanted < length ? wanted : length;
+    }
+    return length;
+}
+
+static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
+                                  int32_t length, myelin_error_buffer *buffer) {
+    for (int32_t i = 0; i < num_spans; i++) {
+        d->caches[i] = d->spans[i].sequence;
+        d->last_ids[i] = d->spans[i].ids[0];
+    }
+    myelin_status status = d->model->plugin->decode_greedy(d->context, d->caches, d->last_ids,
+                                                           num_spans, length, d->chunk, buffer);
+    for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
+        mln_sequence *s = sequences[d->owner[i]];
+        memcpy(s->ready, d->chunk + (size_t)i * (size_t)length, (size_t)length * sizeof *s->ready);
+        s->next_ready = 0;
+        s->num_ready = length;
+        take_ready(s);
+    }
+    return status;
+}
+
+static myelin_status forward(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
+                             myelin_error_buffer *buffer) {
+    myelin_status status = d->model->plugin->forward(d->context, d->spans, num_spans, buffer);
+    for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++)
+        if (d->spans[i].num_logits)
+            choose(sequences[d->owner[i]], d->spans[i].logits);
+    return status;
 }
 
 myelin_status mln_decoder_step(mln_decoder *d, mln_sequence *const *sequences, int32_t count,
                                myelin_error *error) {
+    for (int32_t i = 0; i < count; i++)
+        if (sequences[i])
+            sequences[i]->fresh = false;
+    if (take_all_ready(sequences, count))
+        return MYELIN_OK;
     int32_t num_spans = plan_spans(d, sequences, count);
     if (num_spans == 0)
         return MYELIN_OK;
     char reason[256] = "";
     myelin_error_buffer buffer = {reason, sizeof reason};
-    myelin_status status = d->model->plugin->forward(d->context, d->spans, num_spans, &buffer);
+    int32_t length = chunk_length(d, sequences, num_spans);
+    myelin_status status = length > 0 ? decode_chunk(d, sequences, num_spans, length, &buffer)
+                                      : forward(d, sequences, num_spans, &buffer);
     if (status != MYELIN_OK)
         return mln_fail(error, status, NULL, -1, "%s: %s", d->model->plugin->name, reason);
-    for (int32_t i = 0; i < num_spans; i++)
-        if (d->spans[i].num_logits)
-            choose(sequences[d->owner[i]], d->spans[i].logits);
     return MYELIN_OK;
 }

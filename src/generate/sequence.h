@@ -17,6 +17,8 @@
 
 /* Tokens of one forward pass: bounds the scratch memory and how long a step can take. */
 enum { MLN_STEP_TOKENS = 128 };
+/* Most tokens a plug-in makes in one call where it offers chunked decoding. */
+enum { MLN_MAX_CHUNK = 32 };
 
 typedef enum mln_phase {
     MLN_IDLE,       /* no generation has begun */
@@ -38,6 +40,7 @@ typedef struct mln_generation {
     int32_t max_new_tokens;
     const int32_t *stop_ids; /* borrowed while the generation runs */
     size_t num_stop_ids;
+    int32_t max_chunk; /* tokens nobody needs one by one; up to 1: each as it comes */
     bool want_logprobs;
 } mln_generation;
 
@@ -53,6 +56,10 @@ typedef struct mln_sequence {
     int32_t num_generated;
     const int32_t *forced; /* [num_forced], borrowed: the next tokens, whatever the logits say */
     int32_t num_forced;
+    bool fresh; /* the last step chose a token */
+    /* Tokens of a chunk that the plug-in has made and no step has taken yet. */
+    int32_t ready[MLN_MAX_CHUNK];
+    int32_t num_ready, next_ready;
     float *logprobs; /* [vocab_size] of the last choice, when want_logprobs */
 } mln_sequence;
 
@@ -99,6 +106,10 @@ typedef struct mln_decoder {
     float *logits;      /* [max_sequences][vocab_size] */
     myelin_span *spans; /* [max_sequences] */
     int32_t *owner;     /* [max_sequences]: which of the step's sequences a span belongs to */
+    /* Of a chunk, one for each span: */
+    myelin_plugin_sequence **caches;
+    int32_t *last_ids; /* the newest token, not yet in the cache */
+    int32_t *chunk;    /* [max_sequences][MLN_MAX_CHUNK] */
 } mln_decoder;
 
 myelin_status mln_decoder_create(mln_decoder **decoder, const mln_model *model,
@@ -110,7 +121,9 @@ myelin_status mln_decoder_reserve(mln_decoder *decoder, int32_t max_len, myelin_
 /*
  * One step of all sequences that are reading or generating; the others (and NULLs) are passed over.
  * A sequence whose tokens were all read has one token more after it, in phase GENERATING or ended;
- * one whose prompt is longer than the step's share stays READING. Allocates nothing.
+ * one whose prompt is longer than the step's share stays READING. Where the plug-in decodes in
+ * chunks, a step may only hand out tokens made before: then sequences without such tokens wait, so
+ * that all compute together again; `fresh` tells which have a new token. Allocates nothing.
  */
 myelin_status mln_decoder_step(mln_decoder *decoder, mln_sequence *const *sequences, int32_t count,
                                myelin_error *error);

@@ -82,6 +82,8 @@ myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,
         return mln_fail_memory(error, sizeof *model, "a model");
     model->checkpoint = checkpoint;
     model->plugin = options->plugin;
+    model->fusion =
+        options->fusion == MYELIN_FUSION_AUTO ? options->plugin->max_fusion : options->fusion;
     status = load(model, options, error);
     if (status != MYELIN_OK) {
         mln_model_free(model);

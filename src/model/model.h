@@ -32,6 +32,7 @@ typedef struct mln_model {
     myelin_plugin_model *weights;
     mln_pool *pool;
     myelin_host host;
+    int32_t fusion;            /* the rung in use: never AUTO */
     uint64_t weight_bytes;     /* stored, after the cast */
     struct mln_loader *loader; /* answers host.read() */
 } mln_model;
