@@ -31,6 +31,7 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_command_run;
+extern const cli_command cli_command_chat;
 extern const cli_command cli_command_batch;
 extern const cli_command cli_command_score;
 extern const cli_command cli_command_template;
@@ -70,6 +71,8 @@ void cli_interrupts_init(void);
 void cli_interrupts_defer(void);
 void cli_interrupts_allow(void);
 bool cli_interrupted(void);
+/* Forgets an interrupt that has been acted on. */
+void cli_interrupts_clear(void);
 
 /* ---- Memory: these end the program with a message when there is none ---- */
 

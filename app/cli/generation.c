@@ -37,6 +37,7 @@ enum {
     ROW_LOGPROBS,
     ROW_TOP_LOGPROBS,
     ROW_NO_SPECIAL,
+    ROW_THINKING_BUDGET,
     ROW_COUNT
 };
 
@@ -322,6 +323,10 @@ static const cli_option generation_options[ROW_COUNT] = {
     [ROW_NO_SPECIAL] = {"no-special", 0, "parse_special", CLI_FLAG_OFF, NULL,
                         "read <|im_end|> and the like in a prompt as ordinary text",
                         VALUE(parse_special)},
+    [ROW_THINKING_BUDGET] = {"thinking-budget", 0, "thinking_budget", CLI_INT32, "N",
+                             "in a conversation, end the reasoning after N tokens; default -1: "
+                             "never",
+                             VALUE(thinking_budget), .min = -1, .max = CLI_MAX_TOKENS},
 };
 
 void cli_generation_init(cli_generation *generation) {
@@ -386,6 +391,22 @@ void cli_generation_prefer_token_sync(cli_generation *generation) {
     if (!given(generation, ROW_SYNC)) {
         generation->given |= UINT64_C(1) << ROW_SYNC;
         generation->values.sync = MYELIN_SYNC_TOKEN;
+    }
+}
+
+void cli_generation_prefer_max_new_tokens(cli_generation *generation, int32_t count) {
+    if (!given(generation, ROW_MAX_NEW_TOKENS)) {
+        generation->given |= UINT64_C(1) << ROW_MAX_NEW_TOKENS;
+        generation->values.max_new_tokens = count;
+    }
+}
+
+void cli_generation_prefer_sampling(cli_generation *generation, const myelin_model *model) {
+    myelin_generation_options options;
+    myelin_generation_options_from_model(&options, model);
+    if (!given(generation, ROW_SAMPLER) && !given(generation, ROW_TEMPERATURE)) {
+        generation->given |= UINT64_C(1) << ROW_SAMPLER;
+        generation->values.sampler = options.sampler;
     }
 }
 

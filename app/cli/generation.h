@@ -32,6 +32,10 @@ bool cli_generation_store(cli_generation *generation, const char *key, const jso
 
 /* When --sync was not given: hand over each token as it is found. */
 void cli_generation_prefer_token_sync(cli_generation *generation);
+/* When --max-new-tokens was not given. */
+void cli_generation_prefer_max_new_tokens(cli_generation *generation, int32_t count);
+/* When neither --sampler nor --temperature was given: the model's own way. */
+void cli_generation_prefer_sampling(cli_generation *generation, const myelin_model *model);
 bool cli_generation_wants_logprobs(const cli_generation *generation);
 
 /*

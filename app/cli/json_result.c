@@ -59,6 +59,27 @@ static json_t *top_logprobs(const myelin_result *result) {
     return tokens;
 }
 
+/* An assistant's turn taken apart, beside its text. */
+static void add_turn(json_t *object, const myelin_turn *turn) {
+    json_t *calls = json_array(), *warnings = json_array();
+    json_object_set_new(object, "reasoning",
+                        cli_json_text(turn->reasoning, turn->reasoning_length));
+    json_object_set_new(object, "content", cli_json_text(turn->content, turn->content_length));
+    for (size_t i = 0; i < turn->num_tool_calls; i++) {
+        const myelin_tool_call *call = &turn->tool_calls[i];
+        json_t *one = json_object();
+        json_object_set_new(one, "name", cli_json_text(call->name, strlen(call->name)));
+        json_object_set_new(one, "arguments",
+                            cli_json_text(call->arguments, strlen(call->arguments)));
+        json_array_append_new(calls, one);
+    }
+    json_object_set_new(object, "tool_calls", calls);
+    for (size_t i = 0; i < turn->num_warnings; i++)
+        json_array_append_new(warnings,
+                              cli_json_text(turn->warnings[i], strlen(turn->warnings[i])));
+    json_object_set_new(object, "warnings", warnings);
+}
+
 json_t *cli_json_result(const myelin_result *result) {
     json_t *object = json_object();
     json_t *tokens = json_object();
@@ -78,6 +99,8 @@ json_t *cli_json_result(const myelin_result *result) {
     json_object_set_new(timing, "per_token_ms", milliseconds(result->per_token_ms));
     json_object_set_new(timing, "total_ms", milliseconds(result->total_ms));
     json_object_set_new(object, "timing", timing);
+    if (result->turn != NULL)
+        add_turn(object, result->turn);
     if (result->logprobs != NULL)
         json_object_set_new(object, "logprobs",
                             cli_json_reals(result->logprobs, result->num_tokens));

@@ -43,6 +43,10 @@ void cli_interrupts_allow(void) {
         _exit(CLI_INTERRUPTED);
 }
 
+void cli_interrupts_clear(void) {
+    interrupted = 0;
+}
+
 bool cli_interrupted(void) {
     return interrupted != 0;
 }

@@ -7,7 +7,7 @@ import unittest
 import support
 from support import COMMANDS, TestCase
 
-LATER = ("chat", "quantize", "serve", "pull")
+LATER = ("quantize", "serve", "pull")
 
 
 class Help(TestCase):
@@ -65,7 +65,7 @@ class Wrong(TestCase):
             message = self.bad(2, word)
             self.assertIn("unknown command", message)
         self.assertNotIn("mean", self.bad(2, "frobnicate"))
-        self.assertIn("unknown command", self.bad(2, "help", "chat"))
+        self.assertIn("unknown command", self.bad(2, "help", "serve"))
         self.bad(2, "help", "run", "batch")
 
     def test_unknown_options(self):
