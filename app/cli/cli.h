@@ -38,6 +38,7 @@ extern const cli_command cli_command_template;
 extern const cli_command cli_command_tokenize;
 extern const cli_command cli_command_detokenize;
 extern const cli_command cli_command_inspect;
+extern const cli_command cli_command_quantize;
 extern const cli_command cli_command_bench;
 
 /* ---- Messages: "myelin run: ..." and a newline on standard error ---- */

@@ -112,6 +112,31 @@ MYELIN_API uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *chec
 MYELIN_API uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint,
                                                     int32_t max_len);
 
+/* ---- Quantising --------------------------------------------------------------------------------
+ */
+
+typedef struct myelin_quantize_options {
+    size_t size;              /* set by _init */
+    int32_t bits;             /* 4; or 8 */
+    int32_t group_size;       /* 64; or 32 or 128 */
+    myelin_dtype scale_dtype; /* AUTO: f16 for f16 weights, else bf16 */
+    /* Called as dense weights are read. Return false to cancel. May be NULL. */
+    bool (*progress)(void *user, uint64_t bytes_done, uint64_t bytes_total);
+    void *user;
+} myelin_quantize_options;
+
+MYELIN_API void myelin_quantize_options_init(myelin_quantize_options *options);
+
+/*
+ * Writes a dense checkpoint directory as an MLX quantised one ("affine" mode, as mlx-lm writes and
+ * opens): matrices whose rows are whole groups are quantised, norms stay as they are, tokenizer and
+ * templates are copied. `destination` must be new or an empty directory; after a failure, or when
+ * the program dies before the end, it does not exist.
+ */
+MYELIN_API myelin_status myelin_checkpoint_quantize(const char *source, const char *destination,
+                                                    const myelin_quantize_options *options,
+                                                    myelin_error *error);
+
 /* ---- Model -------------------------------------------------------------------------------------
  */
 

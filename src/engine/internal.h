@@ -65,6 +65,9 @@ myelin_status mln_generation_options_resolve(myelin_generation_options *out,
                                              const myelin_model *model, myelin_error *error);
 myelin_status mln_batch_options_resolve(myelin_batch_options *out,
                                         const myelin_batch_options *options, myelin_error *error);
+myelin_status mln_quantize_options_resolve(myelin_quantize_options *out,
+                                           const myelin_quantize_options *options,
+                                           myelin_error *error);
 myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,
                                        myelin_error *error);
 

@@ -118,6 +118,13 @@ myelin_status mln_batch_options_resolve(myelin_batch_options *out,
     return status;
 }
 
+myelin_status mln_quantize_options_resolve(myelin_quantize_options *out,
+                                           const myelin_quantize_options *options,
+                                           myelin_error *error) {
+    myelin_quantize_options_init(out);
+    return copy_options(out, sizeof *out, options, "myelin_quantize_options", error);
+}
+
 myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,
                                        myelin_error *error) {
     myelin_chat_options_init(out);

@@ -7,7 +7,7 @@ import unittest
 import support
 from support import COMMANDS, TestCase
 
-LATER = ("quantize", "serve", "pull")
+LATER = ("serve", "pull")
 
 
 class Help(TestCase):

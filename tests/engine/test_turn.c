@@ -162,7 +162,16 @@ static void check_modes(question *q, const myelin_turn *expected) {
     }
 }
 
-enum { SHARE = 3, MODES_SHARE = 24 }; /* one conversation in so many is tried; in all modes */
+/* One conversation in so many is tried; in all modes. */
+enum { SHARE = 3, SANITIZED_SHARE = 48, MODES_SHARE = 24 };
+
+static bool is_sanitized(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#else
+    return false;
+#endif
+}
 
 /* Conversations of the reference: what the turn holds is what was generated, taken apart. */
 static void turns_of_the_reference(void **state) {
@@ -174,7 +183,7 @@ static void turns_of_the_reference(void **state) {
     while ((line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL) {
         question q;
         question_of(line, &q);
-        if (q.messages && seen++ % SHARE == 0) {
+        if (q.messages && seen++ % (is_sanitized() ? SANITIZED_SHARE : SHARE) == 0) {
             const char *output = json_string_value(json_object_get(line, "output"));
             event_log log = {0};
             myelin_result result;
@@ -203,8 +212,10 @@ static void turns_of_the_reference(void **state) {
     fclose(file);
     assert_int_equal(seen, 288);
     assert_int_equal(called, expected_calls);
-    assert_true(called > 10);
-    assert_true(reasoned > 20);
+    if (!is_sanitized()) {
+        assert_true(called > 10);
+        assert_true(reasoned > 20);
+    }
 }
 
 /* A question the demo model reasons about. */
