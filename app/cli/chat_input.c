@@ -36,7 +36,7 @@ static char *prompt(EditLine *editor) {
 }
 
 /* Ctrl-C is a key while a line is edited: it throws the line away. */
-static unsigned char cancel_line(EditLine *editor, int key) {
+static unsigned char cancel_line(EditLine *editor, wint_t key) {
     chat_input *input = NULL;
     (void)key;
     el_get(editor, EL_CLIENTDATA, &input);
@@ -45,7 +45,7 @@ static unsigned char cancel_line(EditLine *editor, int key) {
 }
 
 /* The terminal sends no signals while a line is edited, so this key does what its signal would. */
-static unsigned char suspend(EditLine *editor, int key) {
+static unsigned char suspend(EditLine *editor, wint_t key) {
     (void)editor;
     (void)key;
     raise(SIGTSTP);
@@ -105,9 +105,10 @@ static void open_editor(chat_input *input) {
     el_set(input->editor, EL_EDITOR, "emacs");
     el_set(input->editor, EL_SIGNAL, 1);
     el_set(input->editor, EL_SETTY, "-d", "-isig", NULL);
-    el_set(input->editor, EL_ADDFN, "cancel-line", "Throws the line away", cancel_line);
+    /* The narrow form would copy the names and never free the copies. */
+    el_wset(input->editor, EL_ADDFN, L"cancel-line", L"Throws the line away", cancel_line);
     el_set(input->editor, EL_BIND, "^C", "cancel-line", NULL);
-    el_set(input->editor, EL_ADDFN, "suspend", "Stops the program", suspend);
+    el_wset(input->editor, EL_ADDFN, L"suspend", L"Stops the program", suspend);
     el_set(input->editor, EL_BIND, "^Z", "suspend", NULL);
     el_set(input->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
     open_history(input);
