@@ -9,10 +9,13 @@
 #include "json_result.h"
 #include "model.h"
 
-enum { DEFAULT_MAX_LEN = 2048, MAX_LEN = 1 << 24, SHAPE_TEXT = 96, SIZE_TEXT = 32 };
-
-/* What computes: the only implementer of the plug-in contract there is. */
-static const char plugin_name[] = "composed";
+enum {
+    DEFAULT_MAX_LEN = 2048,
+    MAX_LEN = 1 << 24,
+    SHAPE_TEXT = 96,
+    SIZE_TEXT = 32,
+    PLUGIN_TEXT = 64
+};
 
 typedef struct inspect_arguments {
     bool json;
@@ -37,6 +40,7 @@ typedef struct report {
     uint64_t session_bytes;
     int32_t max_len;
     int32_t threads;
+    char plugin[PLUGIN_TEXT]; /* what would compute */
 } report;
 
 static const char *dtype_name(int32_t dtype) {
@@ -179,7 +183,7 @@ static void print_json(const report *r) {
     json_object_set_new(object, "weight_bytes", json_integer((json_int_t)r->weight_bytes));
     json_object_set_new(object, "max_len", json_integer(r->max_len));
     json_object_set_new(object, "session_bytes", json_integer((json_int_t)r->session_bytes));
-    json_object_set_new(object, "plugin", json_string(plugin_name));
+    json_object_set_new(object, "plugin", cli_json_text(r->plugin, strlen(r->plugin)));
     json_object_set_new(object, "threads", json_integer(r->threads));
     json_object_set_new(object, "tensors", tensors);
     cli_json_print(object, NULL);
@@ -210,6 +214,19 @@ static const char *shape_text(char text[SHAPE_TEXT], const myelin_tensor_info *i
     return text;
 }
 
+/* Asks which plug-in would run it. */
+static myelin_status find_plugin(report *r, const cli_model_arguments *arguments,
+                                 myelin_error *error) {
+    myelin_model_options options;
+    myelin_model_options_init(&options);
+    options.device = arguments->device;
+    options.dtype = arguments->dtype;
+    options.fusion = arguments->fusion;
+    options.threads = arguments->threads;
+    options.plugin = arguments->plugin;
+    return myelin_checkpoint_plugin(r->checkpoint, &options, r->plugin, sizeof r->plugin, error);
+}
+
 static void print_config(FILE *out, const report *r) {
     const myelin_config *c = r->config;
     char weights[SIZE_TEXT], session[SIZE_TEXT];
@@ -232,7 +249,7 @@ static void print_config(FILE *out, const report *r) {
     fprintf(out, "weights      %s in memory\n", size_text(weights, r->weight_bytes));
     fprintf(out, "session      %s for %d tokens\n", size_text(session, r->session_bytes),
             r->max_len);
-    fprintf(out, "runs on      %s, %d %s\n\n", plugin_name, r->threads,
+    fprintf(out, "runs on      %s, %d %s\n\n", r->plugin, r->threads,
             r->threads == 1 ? "thread" : "threads");
 }
 
@@ -294,8 +311,12 @@ static int run(const cli_command *command, int argc, char **argv) {
     if (code != CLI_OK)
         return code;
     myelin_status status = myelin_checkpoint_open(&checkpoint, path, &error);
+    report r = {0};
     if (status == MYELIN_OK) {
-        report r = make_report(path, checkpoint, &arguments);
+        r = make_report(path, checkpoint, &arguments);
+        status = find_plugin(&r, &arguments.model, &error);
+    }
+    if (status == MYELIN_OK) {
         if (arguments.json)
             print_json(&r);
         else

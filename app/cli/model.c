@@ -39,6 +39,9 @@ static const cli_option model_options[] = {
     {"fusion", 0, NULL, CLI_CHOICE, "RUNG",
      "how much runs as native code; default: the most there is", FIELD(fusion),
      .choices = fusion_choices},
+    {"plugin", 0, NULL, CLI_TEXT, "PATH",
+     "compute with the plug-in of this shared object, which runs as part of the command",
+     FIELD(plugin)},
 };
 
 enum { FILES_OPTIONS = 2, MODEL_OPTIONS = sizeof model_options / sizeof *model_options };
@@ -87,6 +90,7 @@ static int open_any(cli_model *model, const char *path, const char *shape, int32
     options.chat = arguments->chat;
     options.fusion = arguments->fusion;
     options.threads = arguments->threads;
+    options.plugin = arguments->plugin;
     options.progress = on_progress;
     options.warning = on_warning;
     options.user = model;

@@ -9,6 +9,7 @@
 typedef struct cli_model_arguments {
     const char *model;
     bool quiet;
+    const char *plugin; /* path of a shared object, or NULL */
     myelin_device device;
     myelin_dtype dtype;
     myelin_fusion fusion;

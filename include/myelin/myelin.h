@@ -166,9 +166,22 @@ typedef struct myelin_model_options {
      */
     void (*warning)(void *user, const char *message);
     void *user;
+    /*
+     * Path of a shared object that implements myelin/plugin.h and then computes, whatever `device`
+     * says; its code runs in this process. NULL: the built-in choice. Borrowed during the call.
+     */
+    const char *plugin;
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);
+
+/*
+ * The name of the plug-in that would run the checkpoint with these options, cut to `size` bytes
+ * with its NUL; a failure is the one that opening the model would meet.
+ */
+MYELIN_API myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,
+                                                  const myelin_model_options *options, char *name,
+                                                  size_t size, myelin_error *error);
 
 /*
  * Opens a checkpoint directory and loads its weights. A directory without tokenizer.json opens too;

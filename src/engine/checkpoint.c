@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,4 +64,21 @@ uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *checkpoint, mye
 
 uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint, int32_t max_len) {
     return mln_session_bytes(mln_default_plugin(), &checkpoint->files->config.model, max_len);
+}
+
+myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,
+                                       const myelin_model_options *options, char *name, size_t size,
+                                       myelin_error *error) {
+    myelin_model_options resolved;
+    mln_plugin_choice choice;
+    if (size > 0)
+        name[0] = '\0';
+    myelin_status status = mln_model_options_resolve(&resolved, options, error);
+    if (status == MYELIN_OK)
+        status = mln_plugin_choose(&choice, checkpoint->files, &resolved, error);
+    if (status != MYELIN_OK)
+        return status;
+    snprintf(name, size, "%s", choice.plugin->name);
+    mln_plugin_close(&choice);
+    return MYELIN_OK;
 }

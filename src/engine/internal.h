@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "checkpoint/checkpoint.h"
+#include "engine/plugin_open.h"
 #include "engine/turn.h"
 #include "generate/sequence.h"
 #include "model/model.h"
@@ -26,6 +27,7 @@ struct myelin_checkpoint {
 struct myelin_model {
     mln_checkpoint *checkpoint;
     mln_model *model;
+    mln_plugin_choice plugin;            /* outlives `model` */
     myelin_tokenizer *tokenizer;         /* NULL when the directory has none */
     myelin_chat_template *chat_template; /* NULL when it has none that can be used, */
     myelin_error chat_error;             /* for this reason */

@@ -37,19 +37,6 @@ void mln_warn_of_positions(const myelin_model *model, size_t count) {
     model->warning(model->user, message);
 }
 
-static myelin_status choose_plugin(const myelin_model_options *options,
-                                   const myelin_plugin **plugin, myelin_error *error) {
-    *plugin = mln_default_plugin();
-    if (options->device == MYELIN_DEVICE_CUDA)
-        return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
-                        "device cuda: this build has no CUDA plug-in; expected auto or cpu");
-    if ((int32_t)options->fusion > (*plugin)->max_fusion)
-        return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
-                        "fusion rung %d: plug-in %s goes up to rung %d", (int)options->fusion,
-                        (*plugin)->name, (int)(*plugin)->max_fusion);
-    return MYELIN_OK;
-}
-
 static void add_stop_ids(myelin_model *model, const int32_t *ids, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
         bool known = false;
@@ -86,14 +73,16 @@ static myelin_status open_template(myelin_model *model, const char *directory, b
 /* Loads the weights of the checkpoint that is open. */
 static myelin_status load(myelin_model *model, const myelin_model_options *options,
                           myelin_error *error) {
-    mln_model_options load = {.dtype = (int32_t)options->dtype,
+    myelin_status status = mln_plugin_choose(&model->plugin, model->checkpoint, options, error);
+    if (status != MYELIN_OK)
+        return status;
+    mln_model_options load = {.plugin = model->plugin.plugin,
+                              .dtype = (int32_t)options->dtype,
                               .fusion = (int32_t)options->fusion,
                               .threads = options->threads,
                               .progress = options->progress,
                               .user = options->user};
-    myelin_status status = choose_plugin(options, &load.plugin, error);
-    if (status == MYELIN_OK)
-        status = mln_model_load(&model->model, model->checkpoint, &load, error);
+    status = mln_model_load(&model->model, model->checkpoint, &load, error);
     if (status != MYELIN_OK)
         return status;
     add_stop_ids(model, model->checkpoint->generation.stop_ids,
@@ -166,6 +155,7 @@ void myelin_model_close(myelin_model *model) {
     if (!model)
         return;
     mln_model_free(model->model);
+    mln_plugin_close(&model->plugin);
     myelin_chat_template_close(model->chat_template);
     myelin_tokenizer_close(model->tokenizer);
     mln_checkpoint_free(model->checkpoint);
@@ -190,7 +180,7 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
                               .threads = mln_pool_threads(model->model->pool),
                               .weight_bytes = model->model->weight_bytes,
                               .load_ms = model->load_ms,
-                              .max_fusion = (myelin_fusion)mln_default_plugin()->max_fusion};
+                              .max_fusion = (myelin_fusion)model->plugin.plugin->max_fusion};
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 

@@ -22,6 +22,7 @@ static myelin_status score_chunk(const mln_decoder *d, const mln_sequence *s, in
     char reason[256] = "";
     myelin_error_buffer buffer = {reason, sizeof reason};
     myelin_status status = d->model->plugin->forward(d->context, &span, 1, &buffer);
+    status = mln_plugin_result(status, true, "forward", &buffer);
     if (status != MYELIN_OK)
         return mln_fail(error, status, NULL, -1, "%s: %s", d->model->plugin->name, reason);
     for (int32_t i = 0; i < rows; i++) {

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,9 @@ myelin_status mln_sequence_create(mln_sequence **out, const mln_model *model, in
         char reason[256] = "";
         myelin_error_buffer buffer = {reason, sizeof reason};
         status = model->plugin->create_sequence(model->weights, max_len, &s->cache, &buffer);
+        status = mln_plugin_result(status, s->cache != NULL, "create_sequence", &buffer);
+        if (status != MYELIN_OK)
+            s->cache = NULL;
         if (status != MYELIN_OK)
             mln_fail(error, status, NULL, -1, "KV cache of %" PRId32 " tokens: %s", max_len,
                      reason);
@@ -202,6 +206,9 @@ static myelin_status create_context(const mln_model *model, int32_t max_len,
     myelin_error_buffer buffer = {reason, sizeof reason};
     myelin_status status =
         model->plugin->create_context(model->weights, MLN_STEP_TOKENS, max_len, context, &buffer);
+    status = mln_plugin_result(status, *context != NULL, "create_context", &buffer);
+    if (status != MYELIN_OK)
+        *context = NULL;
     if (status != MYELIN_OK)
         mln_fail(error, status, NULL, -1, "scratch memory for %" PRId32 " tokens: %s", max_len,
                  reason);
@@ -390,6 +397,15 @@ static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences
     }
     myelin_status status = d->model->plugin->decode_greedy(d->context, d->caches, d->last_ids,
                                                            num_spans, length, d->chunk, buffer);
+    status = mln_plugin_result(status, true, "decode_greedy", buffer);
+    int32_t vocab_size = d->model->checkpoint->config.model.vocab_size;
+    for (int32_t i = 0; status == MYELIN_OK && i < num_spans * length; i++)
+        if (d->chunk[i] < 0 || d->chunk[i] >= vocab_size) {
+            snprintf(buffer->text, buffer->size,
+                     "decode_greedy gave token id %" PRId32 ": expected 0 to %" PRId32, d->chunk[i],
+                     vocab_size - 1);
+            status = MYELIN_ERROR_INTERNAL;
+        }
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
         mln_sequence *s = sequences[d->owner[i]];
         memcpy(s->ready, d->chunk + (size_t)i * (size_t)length, (size_t)length * sizeof *s->ready);
@@ -403,6 +419,7 @@ static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences
 static myelin_status forward(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
                              myelin_error_buffer *buffer) {
     myelin_status status = d->model->plugin->forward(d->context, d->spans, num_spans, buffer);
+    status = mln_plugin_result(status, true, "forward", buffer);
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++)
         if (d->spans[i].num_logits)
             choose(sequences[d->owner[i]], d->spans[i].logits);

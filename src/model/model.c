@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,23 @@ static myelin_status plugin_error(const mln_model *model, myelin_status status, 
         return status;
     }
     return mln_fail(error, status, NULL, -1, "%s: %s", model->plugin->name, text);
+}
+
+myelin_status mln_plugin_result(myelin_status status, bool made, const char *call,
+                                const myelin_error_buffer *buffer) {
+    buffer->text[buffer->size - 1] = '\0';
+    if ((int)status < MYELIN_OK || status > MYELIN_ERROR_INTERNAL) {
+        snprintf(buffer->text, buffer->size, "%s() returned %d, which is no status", call,
+                 (int)status);
+        return MYELIN_ERROR_INTERNAL;
+    }
+    if (status == MYELIN_OK && !made) {
+        snprintf(buffer->text, buffer->size, "%s() succeeded but made nothing", call);
+        return MYELIN_ERROR_INTERNAL;
+    }
+    if (status != MYELIN_OK && !buffer->text[0])
+        snprintf(buffer->text, buffer->size, "%s() failed: %s", call, myelin_status_text(status));
+    return status;
 }
 
 static myelin_status check_options(const mln_model_options *options, myelin_error *error) {
@@ -65,9 +83,13 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
     myelin_error_buffer buffer = {text, sizeof text};
-    status = model->plugin->probe(&description, &buffer);
-    if (status == MYELIN_OK)
+    status = mln_plugin_result(model->plugin->probe(&description, &buffer), true, "probe", &buffer);
+    if (status == MYELIN_OK) {
         status = model->plugin->load(&description, &model->host, &model->weights, &buffer);
+        status = mln_plugin_result(status, model->weights != NULL, "load", &buffer);
+        if (status != MYELIN_OK)
+            model->weights = NULL; /* a failed load has freed what it made */
+    }
     return status == MYELIN_OK ? MYELIN_OK : plugin_error(model, status, text, error);
 }
 
@@ -91,6 +113,26 @@ myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,
     }
     *out = model;
     return MYELIN_OK;
+}
+
+myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_options *options,
+                              myelin_error *error) {
+    mln_loader *loader;
+    myelin_status status = mln_loader_create(&loader, checkpoint, options, error);
+    if (status != MYELIN_OK)
+        return status;
+    myelin_model_description description = {.struct_size = sizeof description,
+                                            .fusion = options->fusion,
+                                            .config = &checkpoint->config.model,
+                                            .weights = &loader->description};
+    char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
+    myelin_error_buffer buffer = {text, sizeof text};
+    status =
+        mln_plugin_result(options->plugin->probe(&description, &buffer), true, "probe", &buffer);
+    mln_loader_free(loader);
+    if (status == MYELIN_OK)
+        return MYELIN_OK;
+    return mln_fail(error, status, NULL, -1, "%s: %s", options->plugin->name, text);
 }
 
 void mln_model_free(mln_model *model) {

@@ -37,6 +37,18 @@ typedef struct mln_model {
     struct mln_loader *loader; /* answers host.read() */
 } mln_model;
 
+/* Asks options->plugin whether it can run the checkpoint on this machine; loads nothing. */
+myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_options *options,
+                              myelin_error *error);
+
+/*
+ * What a call of a plug-in comes to, which is trusted with nothing: its text gets a NUL, a status
+ * outside of myelin_status or success without the object it was to make (`made` is false) becomes
+ * MYELIN_ERROR_INTERNAL with text saying so.
+ */
+myelin_status mln_plugin_result(myelin_status status, bool made, const char *call,
+                                const myelin_error_buffer *buffer);
+
 /* Loads the weights of an open checkpoint. */
 myelin_status mln_model_load(mln_model **model, const mln_checkpoint *checkpoint,
                              const mln_model_options *options, myelin_error *error);

@@ -95,7 +95,8 @@ class Lookup(Folder):
 class NotFound(Folder):
     def test_message_says_where_it_was_looked_for(self):
         for command in support.COMMANDS:
-            message = self.bad(3, command, "-m", "No/Such", env=environment(HF_HOME="/nowhere"))
+            which = ("No/Such", "made") if command == "quantize" else ("-m", "No/Such")
+            message = self.bad(3, command, *which, env=environment(HF_HOME="/nowhere"))
             self.assertIn("/nowhere/hub/models--No--Such", message)
             self.assertIn("No/Such", message)
 

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A plug-in with one fault, chosen by -DFAULT_...; without any, one that gives token 7 always. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "myelin/plugin.h"
+
+struct myelin_plugin_model {
+    int32_t vocab_size;
+};
+struct myelin_plugin_sequence {
+    int32_t length;
+};
+struct myelin_plugin_context {
+    const myelin_plugin_model *model;
+};
+
+#define UNUSED(x) ((void)(x))
+
+/* Fails with words that fill the whole buffer and have no NUL, or with a short reason. */
+static inline myelin_status refuse(const char *text, myelin_error_buffer *error) {
+#ifdef FAULT_UNTERMINATED
+    UNUSED(text);
+    memset(error->text, 'x', error->size);
+#else
+    snprintf(error->text, error->size, "%s", text);
+#endif
+    return MYELIN_ERROR_DEVICE;
+}
+
+static myelin_status probe(const myelin_model_description *description,
+                           myelin_error_buffer *error) {
+    UNUSED(description);
+    UNUSED(error);
+#if defined FAULT_PROBE || defined FAULT_UNTERMINATED
+    return refuse("no such processor", error);
+#elif defined FAULT_STATUS
+    return (myelin_status)77;
+#else
+    return MYELIN_OK;
+#endif
+}
+
+static myelin_status load(const myelin_model_description *description, const myelin_host *host,
+                          myelin_plugin_model **model, myelin_error_buffer *error) {
+    UNUSED(description);
+    UNUSED(host);
+    UNUSED(error);
+#ifdef FAULT_LOAD
+    *model = (myelin_plugin_model *)(void *)error; /* not to be freed */
+    return refuse("weights too heavy", error);
+#elif defined FAULT_LOAD_NULL
+    *model = NULL;
+    return MYELIN_OK;
+#else
+    *model = calloc(1, sizeof **model);
+    if (!*model)
+        return MYELIN_ERROR_MEMORY;
+    (*model)->vocab_size = description->config->vocab_size;
+    return MYELIN_OK;
+#endif
+}
+
+static void free_model(myelin_plugin_model *model) {
+    free(model);
+}
+
+static uint64_t sequence_bytes(const myelin_config *config, int32_t max_len) {
+    UNUSED(config);
+    UNUSED(max_len);
+    return sizeof(myelin_plugin_sequence);
+}
+
+static myelin_status create_sequence(const myelin_plugin_model *model, int32_t max_len,
+                                     myelin_plugin_sequence **sequence,
+                                     myelin_error_buffer *error) {
+    UNUSED(model);
+    UNUSED(max_len);
+    UNUSED(error);
+#ifdef FAULT_SEQUENCE
+    UNUSED(sequence);
+    return refuse("no room for a sequence", error);
+#elif defined FAULT_SEQUENCE_NULL
+    *sequence = NULL;
+    return MYELIN_OK;
+#else
+    *sequence = calloc(1, sizeof **sequence);
+    return *sequence ? MYELIN_OK : MYELIN_ERROR_MEMORY;
+#endif
+}
+
+static void free_sequence(myelin_plugin_sequence *sequence) {
+    free(sequence);
+}
+
+static int32_t sequence_length(const myelin_plugin_sequence *sequence) {
+    return sequence->length;
+}
+
+static void truncate_sequence(myelin_plugin_sequence *sequence, int32_t length) {
+    sequence->length = length;
+}
+
+static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, int32_t max_len) {
+    UNUSED(config);
+    UNUSED(max_tokens);
+    UNUSED(max_len);
+    return sizeof(myelin_plugin_context);
+}
+
+static myelin_status create_context(const myelin_plugin_model *model, int32_t max_tokens,
+                                    int32_t max_len, myelin_plugin_context **context,
+                                    myelin_error_buffer *error) {
+    UNUSED(max_tokens);
+    UNUSED(max_len);
+    UNUSED(error);
+#ifdef FAULT_CONTEXT
+    UNUSED(model);
+    UNUSED(context);
+    return refuse("no scratch memory left", error);
+#else
+    *context = calloc(1, sizeof **context);
+    if (!*context)
+        return MYELIN_ERROR_MEMORY;
+    (*context)->model = model;
+    return MYELIN_OK;
+#endif
+}
+
+static void free_context(myelin_plugin_context *context) {
+    free(context);
+}
+
+static myelin_status forward(myelin_plugin_context *context, const myelin_span *spans,
+                             int32_t num_spans, myelin_error_buffer *error) {
+    UNUSED(error);
+#ifdef FAULT_FORWARD
+    UNUSED(context);
+    UNUSED(spans);
+    UNUSED(num_spans);
+    return refuse("the device went away", error);
+#else
+    size_t vocab = (size_t)context->model->vocab_size;
+    for (int32_t s = 0; s < num_spans; s++) {
+        for (int32_t i = 0; i < spans[s].num_logits; i++) {
+            memset(spans[s].logits + (size_t)i * vocab, 0, vocab * sizeof(float));
+            spans[s].logits[(size_t)i * vocab + 7] = 1;
+        }
+        spans[s].sequence->length += spans[s].count;
+    }
+    return MYELIN_OK;
+#endif
+}
+
+#ifdef FAULT_MAGIC
+#define MAGIC 0x12345678u
+#else
+#define MAGIC MYELIN_PLUGIN_MAGIC
+#endif
+#ifdef FAULT_VERSION
+#define VERSION 2
+#else
+#define VERSION MYELIN_PLUGIN_ABI_VERSION
+#endif
+#ifdef FAULT_SIZE
+#define SIZE (sizeof(myelin_plugin) - 8)
+#else
+#define SIZE sizeof(myelin_plugin)
+#endif
+#ifdef FAULT_FUSION
+#define FUSION 8
+#else
+#define FUSION MYELIN_FUSION_COMPOSED
+#endif
+#ifdef FAULT_NAME
+#define NAME NULL
+#elif defined FAULT_DUPLICATE
+#define NAME "composed"
+#else
+#define NAME "sevens"
+#endif
+
+static myelin_plugin table = {.magic = MAGIC,
+                              .abi_version = VERSION,
+                              .struct_size = SIZE,
+                              .max_fusion = FUSION,
+                              .name = NAME,
+                              .probe = probe,
+                              .load = load,
+                              .free_model = free_model,
+                              .sequence_bytes = sequence_bytes,
+                              .create_sequence = create_sequence,
+                              .free_sequence = free_sequence,
+                              .sequence_length = sequence_length,
+                              .truncate_sequence = truncate_sequence,
+                              .context_bytes = context_bytes,
+                              .create_context = create_context,
+                              .free_context = free_context,
+                              .forward = forward};
+
+#ifndef FAULT_SYMBOL
+MYELIN_API const myelin_plugin *myelin_plugin_v1(void);
+
+const myelin_plugin *myelin_plugin_v1(void) {
+#ifdef MISSING
+    table.MISSING = NULL;
+#endif
+#ifdef FAULT_NULL
+    UNUSED(table);
+    return NULL;
+#else
+    return &table;
+#endif
+}
+#else
+MYELIN_API const myelin_plugin *another_name(void);
+
+const myelin_plugin *another_name(void) {
+    return &table;
+}
+#endif

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plug-ins with one fault each are refused with a message saying which; a sound one runs."""
+import os
+import pathlib
+import tempfile
+import unittest
+
+import support
+from support import TestCase
+
+PLUGINS = pathlib.Path(os.environ["MYELIN_PLUGINS"])
+CALLBACKS = ("probe", "load", "free_model", "sequence_bytes", "create_sequence", "free_sequence",
+             "sequence_length", "truncate_sequence", "context_bytes", "create_context",
+             "free_context", "forward")
+# What is wrong -> what is said. These are noticed before the weights are loaded:
+TABLES = {
+    "symbol": "no symbol myelin_plugin_v1",
+    "null": r"myelin_plugin_v1\(\) returned NULL",
+    "magic": "wrong magic: expected 0x4d594c4e, found 0x12345678",
+    "version": "wrong ABI version: expected 1, found 2",
+    "size": "wrong struct_size: expected at least [0-9]+, found",
+    "name": "missing name",
+    "duplicate": 'duplicate name: "composed"',
+    "fusion": "max_fusion: expected 1 to 7, found 8",
+    "probe": "sevens: no such processor",
+    "status": r"sevens: probe\(\) returned 77, which is no status",
+    "unterminated": "sevens: xxxx",
+}
+# and these later.
+CALLS = {
+    "load": "sevens: weights too heavy",
+    "load_null": r"sevens: load\(\) succeeded but made nothing",
+    "sequence": "no room for a sequence",
+    "sequence_null": r"create_sequence\(\) succeeded but made nothing",
+    "context": "no scratch memory left",
+    "forward": "sevens: the device went away",
+}
+
+
+def plugin(name):
+    return PLUGINS / f"{name}.so"
+
+
+class Broken(TestCase):
+    def refused(self, *arguments):
+        done = support.myelin(*arguments)
+        self.assertIn(done.returncode, (1, 3), done.stderr)
+        self.assertEqual(done.stdout.strip(), b"")
+        return done.stderr.decode()
+
+    def test_tables(self):
+        for name, message in TABLES.items():
+            for command in (["run", "Hello"], ["inspect"]):
+                self.assertRegex(self.refused(*command, "--plugin", plugin(name)), message)
+
+    def test_missing_callbacks(self):
+        for name in CALLBACKS:
+            said = self.refused("inspect", "--plugin", plugin("without_" + name))
+            self.assertIn(f"missing callback: {name} is NULL", said)
+
+    def test_failing_calls(self):
+        for name, message in CALLS.items():
+            self.assertRegex(self.refused("run", "Hello", "--plugin", plugin(name)), message)
+
+    def test_files_that_are_none(self):
+        self.assertIn("no such plug-in", self.refused("inspect", "--plugin", "/nowhere/p.so"))
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(b"\x7fELF")
+            file.flush()
+            self.assertIn("cannot be opened", self.refused("inspect", "--plugin", file.name))
+
+    def test_too_high_a_rung(self):
+        said = self.refused("inspect", "--plugin", plugin("sevens"), "--fusion", "chunk")
+        self.assertIn("plug-in sevens goes up to rung 1", said)
+
+    def test_sound(self):
+        sound = plugin("sevens")
+        self.assertEqual(self.good_json("inspect", "--json", "--plugin", sound)["plugin"],
+                         "sevens")
+        told = self.good("run", "Hello", "-n", 3, "--plugin", sound)
+        seven = self.good_json("detokenize", "[7, 7, 7]")
+        self.assertEqual(told.decode().strip(), seven.strip())
+
+    def test_cuda_that_is_not_there(self):
+        said = self.refused("inspect", "--device", "cuda")
+        self.assertIn("libmyelin_qwen3_cuda.so is neither in", said)
+
+
+if __name__ == "__main__":
+    unittest.main()
