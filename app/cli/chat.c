@@ -101,8 +101,8 @@ static myelin_status fit(chat *c, int32_t wanted, myelin_error *error) {
             continue;
         }
         if (dropped > 0)
-            cli_message(c->command, "the context (%d tokens) is full: dropped the oldest %s",
-                        (int)c->max_len, dropped == 1 ? "exchange" : "exchanges");
+            cli_message(c->command, "the context (%d tokens) is full: dropped the oldest %d %s",
+                        (int)c->max_len, (int)dropped, dropped == 1 ? "exchange" : "exchanges");
         return status;
     }
 }

@@ -156,7 +156,7 @@ class Chat(TestCase):
         lines = ["What is the capital of France?", "And of Italy?", "And of Spain?", "Hi there"]
         out, messages = self.talk(*lines, "/stats", options=("--max-len", "70", "--thinking", "off"))
         self.assertEqual(len(out.splitlines()), 4)
-        self.assertIn("the context (70 tokens) is full: dropped the oldest exchange", messages)
+        self.assertIn("the context (70 tokens) is full: dropped the oldest 1 exchange", messages)
         self.assertRegex(messages, r"context: \d+ of 70 tokens")
         out, messages = self.talk("word " * 200, "What is 12 plus 30?", code=1,
                                   options=("--max-len", "100", "--thinking", "off"))
