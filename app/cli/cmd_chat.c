@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "chat.h"
+#include "conversation.h"
 #include "json_result.h"
 #include "model.h"
 
@@ -19,18 +20,13 @@ typedef struct chat_arguments {
     cli_generation generation;
 } chat_arguments;
 
-static const cli_choice thinking_choices[] = {{"auto", MYELIN_THINKING_AUTO},
-                                              {"on", MYELIN_THINKING_ON},
-                                              {"off", MYELIN_THINKING_OFF},
-                                              {NULL, 0}};
-
 #define FIELD(member) .offset = offsetof(chat_arguments, member)
 
 static const cli_option chat_options[] = {
     {"system", 's', NULL, CLI_TEXT, "TEXT", "what the assistant is to be", FIELD(system)},
     {"thinking", 0, NULL, CLI_CHOICE, "WHEN",
      "whether the model reasons first; default auto, its template's way", FIELD(thinking),
-     .choices = thinking_choices},
+     .choices = cli_thinking_choices},
     {"hide-reasoning", 0, NULL, CLI_FLAG, NULL,
      "do not show it; the default unless the output is a terminal", FIELD(hide_reasoning)},
     {"tools", 0, NULL, CLI_TEXT, "FILE", "a JSON array of tools the model may ask to be called",

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "conversation.h"
 #include "generation.h"
 #include "json_result.h"
 #include "lines.h"
@@ -22,17 +23,12 @@ typedef struct run_arguments {
     size_t prompt_length;
 } run_arguments;
 
-static const cli_choice thinking_choices[] = {{"auto", MYELIN_THINKING_AUTO},
-                                              {"on", MYELIN_THINKING_ON},
-                                              {"off", MYELIN_THINKING_OFF},
-                                              {NULL, 0}};
-
 static const cli_option chat_options[] = {
     {"chat", 'c', NULL, CLI_FLAG, NULL, "ask PROMPT in the form the model was taught to answer",
      .offset = offsetof(run_arguments, chat)},
     {"thinking", 0, NULL, CLI_CHOICE, "WHEN",
      "with --chat: whether the model reasons first; default auto, its template's way",
-     .offset = offsetof(run_arguments, thinking), .choices = thinking_choices},
+     .offset = offsetof(run_arguments, thinking), .choices = cli_thinking_choices},
 };
 
 static const cli_option run_options[] = {

@@ -6,6 +6,11 @@
 
 #include "cli.h"
 
+const cli_choice cli_thinking_choices[] = {{"auto", MYELIN_THINKING_AUTO},
+                                           {"on", MYELIN_THINKING_ON},
+                                           {"off", MYELIN_THINKING_OFF},
+                                           {NULL, 0}};
+
 void cli_conversation_init(cli_conversation *c) {
     memset(c, 0, sizeof *c);
     myelin_chat_options_init(&c->options);

@@ -7,6 +7,9 @@
 
 #include <jansson.h>
 
+/* auto, on, off: a myelin_thinking. */
+extern const cli_choice cli_thinking_choices[];
+
 typedef struct cli_conversation {
     char *messages; /* JSON text; NULL when there are none */
     char *tools, *variables;

@@ -334,27 +334,24 @@ static myelin_status check_source(const mln_checkpoint *source, const char *dire
     return MYELIN_OK;
 }
 
-/* An empty directory may be in the place of the new one; rename() itself refuses any other. */
+/* Why the destination cannot be had, from errno. */
+static myelin_status refuse(const char *destination, myelin_error *error) {
+    if (errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR)
+        return mln_fail_errno(error, errno, "create", destination);
+    return mln_fail(error, MYELIN_ERROR_ARGUMENT, destination, -1,
+                    "expected a new or empty directory to write to, found %s",
+                    errno == ENOTDIR ? "a file" : "one that has files");
+}
+
+/* rename() refuses any directory that is not empty. */
 static myelin_status put_in_place(const quantizer *q, const char *destination,
                                   myelin_error *error) {
-    if (rename(q->part, destination) == 0)
-        return MYELIN_OK;
-    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, destination, -1,
-                        "expected a new or empty directory to write to, found %s",
-                        errno == ENOTDIR ? "a file" : "one that has files");
-    return mln_fail_errno(error, errno, "create", destination);
+    return rename(q->part, destination) == 0 ? MYELIN_OK : refuse(destination, error);
 }
 
 /* Told before the work, and by rename() again after it. */
 static myelin_status check_destination(const char *destination, myelin_error *error) {
-    if (rmdir(destination) == 0 || errno == ENOENT)
-        return MYELIN_OK;
-    if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, destination, -1,
-                        "expected a new or empty directory to write to, found %s",
-                        errno == ENOTDIR ? "a file" : "one that has files");
-    return mln_fail_errno(error, errno, "replace", destination);
+    return rmdir(destination) == 0 || errno == ENOENT ? MYELIN_OK : refuse(destination, error);
 }
 
 static myelin_status make_part(quantizer *q, const char *destination, myelin_error *error) {
