@@ -19,11 +19,15 @@ static bool has_role(const json_t *messages, size_t index, const char *role) {
     return strcmp(role_of(json_array_get(messages, index)), role) == 0;
 }
 
-void chat_add(chat *c, const char *role, const char *text, size_t length) {
+static json_t *make_message(const char *role, const char *text, size_t length) {
     json_t *message = json_object();
     json_object_set_new(message, "role", json_string(role));
     json_object_set_new(message, "content", cli_json_text(text, length));
-    json_array_append_new(c->messages, message);
+    return message;
+}
+
+void chat_add(chat *c, const char *role, const char *text, size_t length) {
+    json_array_append_new(c->messages, make_message(role, text, length));
 }
 
 void chat_clear(chat *c) {
@@ -35,12 +39,8 @@ void chat_clear(chat *c) {
 void chat_set_system(chat *c, const char *text) {
     if (has_role(c->messages, 0, "system"))
         json_array_remove(c->messages, 0);
-    if (*text == '\0')
-        return;
-    json_t *message = json_object();
-    json_object_set_new(message, "role", json_string("system"));
-    json_object_set_new(message, "content", cli_json_text(text, strlen(text)));
-    json_array_insert_new(c->messages, 0, message);
+    if (*text != '\0')
+        json_array_insert_new(c->messages, 0, make_message("system", text, strlen(text)));
 }
 
 /* Takes back what was said last, up to the last answer: it could not be answered. */
@@ -108,9 +108,8 @@ static myelin_status fit(chat *c, int32_t wanted, myelin_error *error) {
 }
 
 static void keep_answer(chat *c, const myelin_turn *turn) {
-    json_t *message = json_object(), *calls = json_array();
-    json_object_set_new(message, "role", json_string("assistant"));
-    json_object_set_new(message, "content", cli_json_text(turn->content, turn->content_length));
+    json_t *message = make_message("assistant", turn->content, turn->content_length);
+    json_t *calls = json_array();
     if (turn->reasoning_length > 0)
         json_object_set_new(message, "reasoning_content",
                             cli_json_text(turn->reasoning, turn->reasoning_length));

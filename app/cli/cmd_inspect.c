@@ -218,12 +218,7 @@ static const char *shape_text(char text[SHAPE_TEXT], const myelin_tensor_info *i
 static myelin_status find_plugin(report *r, const cli_model_arguments *arguments,
                                  myelin_error *error) {
     myelin_model_options options;
-    myelin_model_options_init(&options);
-    options.device = arguments->device;
-    options.dtype = arguments->dtype;
-    options.fusion = arguments->fusion;
-    options.threads = arguments->threads;
-    options.plugin = arguments->plugin;
+    cli_model_options(arguments, &options);
     return myelin_checkpoint_plugin(r->checkpoint, &options, r->plugin, sizeof r->plugin, error);
 }
 

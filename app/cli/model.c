@@ -79,18 +79,22 @@ static void on_warning(void *user, const char *message) {
     cli_message(model->command, "warning: %s", message);
 }
 
+void cli_model_options(const cli_model_arguments *arguments, myelin_model_options *options) {
+    myelin_model_options_init(options);
+    options->device = arguments->device;
+    options->dtype = arguments->dtype;
+    options->chat = arguments->chat;
+    options->fusion = arguments->fusion;
+    options->threads = arguments->threads;
+    options->plugin = arguments->plugin;
+}
+
 /* Opens a directory, or with NULL a synthetic shape. */
 static int open_any(cli_model *model, const char *path, const char *shape, int32_t bits) {
     const cli_model_arguments *arguments = model->arguments;
     myelin_model_options options;
     myelin_error error;
-    myelin_model_options_init(&options);
-    options.device = arguments->device;
-    options.dtype = arguments->dtype;
-    options.chat = arguments->chat;
-    options.fusion = arguments->fusion;
-    options.threads = arguments->threads;
-    options.plugin = arguments->plugin;
+    cli_model_options(arguments, &options);
     options.progress = on_progress;
     options.warning = on_warning;
     options.user = model;

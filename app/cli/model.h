@@ -22,6 +22,9 @@ cli_group cli_files_group(cli_model_arguments *arguments);
 /* These, and how to compute. */
 cli_group cli_model_group(cli_model_arguments *arguments);
 
+/* What the library is told of them; callbacks are not among it. */
+void cli_model_options(const cli_model_arguments *arguments, myelin_model_options *options);
+
 /* An open model. Not to be copied or moved while it is open. */
 typedef struct cli_model {
     const cli_command *command;

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 
-enum { READ_AT_MOST = 1 << 30 }; /* one pread() moves at most 2 GiB - 4 KiB */
+enum { MOVE_AT_MOST = 1 << 30 }; /* one pread() or write() moves at most 2 GiB - 4 KiB */
 
 myelin_status mln_file_open(mln_file *file, const char *path, myelin_error *error) {
     *file = (mln_file){.fd = -1};
@@ -52,7 +52,7 @@ myelin_status mln_file_read(const mln_file *file, uint64_t offset, void *dst, ui
     unsigned char *out = dst;
     uint64_t done = 0;
     while (done < length) {
-        uint64_t want = length - done < READ_AT_MOST ? length - done : READ_AT_MOST;
+        uint64_t want = length - done < MOVE_AT_MOST ? length - done : MOVE_AT_MOST;
         ssize_t n = pread(file->fd, out + done, (size_t)want, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
@@ -63,6 +63,22 @@ myelin_status mln_file_read(const mln_file *file, uint64_t offset, void *dst, ui
                             "expected %" PRIu64 " more bytes, found the end of the file",
                             length - done);
         done += (uint64_t)n;
+    }
+    return MYELIN_OK;
+}
+
+myelin_status mln_file_write(int fd, const char *path, const void *bytes, uint64_t length,
+                             myelin_error *error) {
+    const unsigned char *from = bytes;
+    while (length > 0) {
+        size_t most = length < MOVE_AT_MOST ? (size_t)length : MOVE_AT_MOST;
+        ssize_t n = write(fd, from, most);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return mln_fail_errno(error, errno, "write", path);
+        from += n;
+        length -= (uint64_t)n;
     }
     return MYELIN_OK;
 }

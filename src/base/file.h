@@ -23,6 +23,10 @@ void mln_file_close(mln_file *file);
 myelin_status mln_file_read(const mln_file *file, uint64_t offset, void *dst, uint64_t length,
                             myelin_error *error);
 
+/* Writes all of `bytes` to an open descriptor; `path` names it in errors. */
+myelin_status mln_file_write(int fd, const char *path, const void *bytes, uint64_t length,
+                             myelin_error *error);
+
 /* Reads a whole file of at most `cap` bytes into a zeroed buffer, to be freed by the caller. */
 myelin_status mln_file_slurp(const char *path, uint64_t cap, mln_buffer *out, myelin_error *error);
 

@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/file.h"
 
-enum { HEADER_ALIGNMENT = 8, LENGTH_BYTES = 8, WRITE_AT_MOST = 1 << 30, ITEM_ROOM = 512 };
+enum { HEADER_ALIGNMENT = 8, LENGTH_BYTES = 8, ITEM_ROOM = 512 };
 
 static uint64_t bytes_of(const mln_file_tensor *t) {
     uint64_t bytes = mln_file_dtype_size(t->dtype);
@@ -47,22 +48,6 @@ static bool make_header(mln_buffer *header, const mln_file_tensor *tensors, size
     return fits;
 }
 
-static myelin_status write_all(mln_writer *writer, const void *bytes, uint64_t length,
-                               myelin_error *error) {
-    const char *from = bytes;
-    while (length > 0) {
-        size_t most = length < WRITE_AT_MOST ? (size_t)length : WRITE_AT_MOST;
-        ssize_t n = write(writer->fd, from, most);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return mln_fail_errno(error, errno, "write", writer->path);
-        from += n;
-        length -= (uint64_t)n;
-    }
-    return MYELIN_OK;
-}
-
 myelin_status mln_writer_open(mln_writer *writer, char *path, const mln_file_tensor *tensors,
                               size_t count, myelin_error *error) {
     mln_buffer header = {0};
@@ -80,9 +65,9 @@ myelin_status mln_writer_open(mln_writer *writer, char *path, const mln_file_ten
     for (int i = 0; i < LENGTH_BYTES; i++)
         length[i] = (unsigned char)((uint64_t)header.length >> 8 * i);
     if (status == MYELIN_OK)
-        status = write_all(writer, length, sizeof length, error);
+        status = mln_file_write(writer->fd, writer->path, length, sizeof length, error);
     if (status == MYELIN_OK)
-        status = write_all(writer, header.data, header.length, error);
+        status = mln_file_write(writer->fd, writer->path, header.data, header.length, error);
     mln_buffer_free(&header);
     return status;
 }
@@ -93,7 +78,7 @@ myelin_status mln_writer_append(mln_writer *writer, const void *bytes, uint64_t 
         return mln_fail(error, MYELIN_ERROR_INTERNAL, writer->path, -1,
                         "more bytes than the header says");
     writer->written += length;
-    return write_all(writer, bytes, length, error);
+    return mln_file_write(writer->fd, writer->path, bytes, length, error);
 }
 
 myelin_status mln_writer_finish(mln_writer *writer, myelin_error *error) {

@@ -95,7 +95,7 @@ uint64_t mln_session_bytes(const myelin_plugin *plugin, const myelin_config *con
 /* Runs a job on the session's sequence to its end. */
 static myelin_status run_job(myelin_session *session, mln_job *job, myelin_error *error) {
     myelin_status status = MYELIN_OK;
-    while (status == MYELIN_OK && !job->ended) {
+    while (status == MYELIN_OK) {
         status = mln_job_poll(job, error);
         if (status != MYELIN_OK || job->ended)
             break;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/utf8.h"
 #include "engine/internal.h"
+#include "tensor/dtype.h"
 
 enum { DEFAULT_MAX_NEW_TOKENS = 100, DEFAULT_MAX_LEN = 2048, DEFAULT_SYNC_TOKENS = 31 };
 enum { DEFAULT_BATCH_SEQUENCES = 8, MAX_BATCH_SEQUENCES = 1024 };
@@ -17,6 +18,10 @@ void myelin_model_options_init(myelin_model_options *options) {
 void myelin_batch_options_init(myelin_batch_options *options) {
     *options =
         (myelin_batch_options){.size = sizeof *options, .max_sequences = DEFAULT_BATCH_SEQUENCES};
+}
+
+void myelin_quantize_options_init(myelin_quantize_options *options) {
+    *options = (myelin_quantize_options){.size = sizeof *options, .bits = 4, .group_size = 64};
 }
 
 void myelin_generation_options_init(myelin_generation_options *options) {
@@ -118,11 +123,28 @@ myelin_status mln_batch_options_resolve(myelin_batch_options *out,
     return status;
 }
 
+static myelin_status check_quantize_options(const myelin_quantize_options *o, myelin_error *error) {
+    if (o->bits != 4 && o->bits != 8)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1, "bits: expected 4 or 8, found %d",
+                        (int)o->bits);
+    if (o->group_size != 32 && o->group_size != 64 && o->group_size != 128)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "group_size: expected 32, 64 or 128, found %d", (int)o->group_size);
+    if (o->scale_dtype != MYELIN_DTYPE_AUTO && o->scale_dtype != MYELIN_DTYPE_BF16 &&
+        o->scale_dtype != MYELIN_DTYPE_F16)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "scale_dtype: expected auto, bf16 or f16, found %s",
+                        mln_dtype_name((int32_t)o->scale_dtype));
+    return MYELIN_OK;
+}
+
 myelin_status mln_quantize_options_resolve(myelin_quantize_options *out,
                                            const myelin_quantize_options *options,
                                            myelin_error *error) {
     myelin_quantize_options_init(out);
-    return copy_options(out, sizeof *out, options, "myelin_quantize_options", error);
+    myelin_status status =
+        copy_options(out, sizeof *out, options, "myelin_quantize_options", error);
+    return status == MYELIN_OK ? check_quantize_options(out, error) : status;
 }
 
 myelin_status mln_chat_options_resolve(myelin_chat_options *out, const myelin_chat_options *options,

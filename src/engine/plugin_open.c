@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -95,7 +94,8 @@ static myelin_status check_table(const myelin_plugin *p, const char *path, myeli
 /* --- the shared object --- */
 
 static myelin_status open_library(void **library, const char *path, myelin_error *error) {
-    char *file = strchr(path, '/') ? strdup(path) : mln_path_join(".", path); /* never searched */
+    char *file = strchr(path, '/') ? mln_strndup(path, strlen(path))
+                                   : mln_path_join(".", path); /* never searched */
     if (!file)
         return mln_fail_memory(error, strlen(path), "a path");
     bool present = mln_path_exists(file);

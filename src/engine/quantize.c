@@ -20,7 +20,7 @@
 #include "tensor/dtype.h"
 #include "tensor/quantize.h"
 
-enum { PARTS = 3, NAME_ROOM = 160, COPY_AT_ONCE = 1 << 20, ROWS_AT_ONCE = 64 };
+enum { PARTS = 3, NAME_ROOM = 160, ROWS_AT_ONCE = 64 };
 
 static const char weights_name[] = "model.safetensors";
 static const char config_name[] = "config.json";
@@ -55,25 +55,6 @@ typedef struct quantizer {
     /* The parts of a whole tensor that follow its codes in the file. */
     unsigned char *all_scales, *all_biases;
 } quantizer;
-
-void myelin_quantize_options_init(myelin_quantize_options *options) {
-    *options = (myelin_quantize_options){.size = sizeof *options, .bits = 4, .group_size = 64};
-}
-
-static myelin_status check_options(const myelin_quantize_options *o, myelin_error *error) {
-    if (o->bits != 4 && o->bits != 8)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1, "bits: expected 4 or 8, found %d",
-                        (int)o->bits);
-    if (o->group_size != 32 && o->group_size != 64 && o->group_size != 128)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
-                        "group_size: expected 32, 64 or 128, found %d", (int)o->group_size);
-    if (o->scale_dtype != MYELIN_DTYPE_AUTO && o->scale_dtype != MYELIN_DTYPE_BF16 &&
-        o->scale_dtype != MYELIN_DTYPE_F16)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
-                        "scale_dtype: expected auto, bf16 or f16, found %s",
-                        mln_dtype_name((int32_t)o->scale_dtype));
-    return MYELIN_OK;
-}
 
 /* Matrices whose rows are whole groups are quantised; mlx-lm leaves others dense, too. */
 static bool is_quantised(const quantizer *q, const mln_weight *weight) {
@@ -247,15 +228,11 @@ static myelin_status write_file(const char *path, const void *bytes, size_t leng
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0)
         return mln_fail_errno(error, errno, "create", path);
-    const char *from = bytes;
-    ssize_t n = 0;
-    while (length > 0 && (n = write(fd, from, length)) >= 0) {
-        from += n;
-        length -= (size_t)n;
-    }
-    int failed = n < 0 || fsync(fd) != 0 ? errno : 0;
+    myelin_status status = mln_file_write(fd, path, bytes, length, error);
+    if (status == MYELIN_OK && fsync(fd) != 0)
+        status = mln_fail_errno(error, errno, "write", path);
     close(fd);
-    return failed ? mln_fail_errno(error, failed, "write", path) : MYELIN_OK;
+    return status;
 }
 
 /* The source's config.json with a `quantization` section, under both names it goes by. */
@@ -389,8 +366,6 @@ myelin_status myelin_checkpoint_quantize(const char *source, const char *destina
                                          myelin_error *error) {
     quantizer q = {.source_directory = source};
     myelin_status status = mln_quantize_options_resolve(&q.options, options, error);
-    if (status == MYELIN_OK)
-        status = check_options(&q.options, error);
     if (status == MYELIN_OK)
         status = mln_checkpoint_open(&q.source, source, error);
     if (status == MYELIN_OK)
