@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/rope.h"
 #include "model/composed_internal.h"
-#include "model/rope.h"
 #include "tensor/dtype.h"
 
 /* Bytes read at once: large enough for the disk, small enough to share among threads. */

@@ -7,8 +7,8 @@
  */
 #include <string.h>
 
+#include "base/rope.h"
 #include "model/composed_internal.h"
-#include "model/rope.h"
 #include "tensor/ops.h"
 
 /* The tokens of one forward(): spans in order, `rows` tokens in all. */

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "base/rope.h"
 #include "model/harness.h"
-#include "model/rope.h"
 
 static const double pi = 3.14159265358979323846;
 

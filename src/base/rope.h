@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The angles of the rotary embedding, plain and YaRN. */
-#ifndef MLN_MODEL_ROPE_H
-#define MLN_MODEL_ROPE_H
+#ifndef MLN_BASE_ROPE_H
+#define MLN_BASE_ROPE_H
 
 #include <stdint.h>
 
