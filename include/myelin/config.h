@@ -43,7 +43,8 @@ typedef struct myelin_config {
     int32_t head_dim;            /* even; not necessarily hidden_size / num_attention_heads */
     int32_t tie_word_embeddings; /* 1: the LM head is embed_tokens */
     int32_t max_position_embeddings;
-    int32_t torch_dtype; /* a myelin_dtype as declared, or 0; what the tensors hold decides */
+    int32_t torch_dtype; /* a myelin_dtype as declared, or 0; a plug-in is shown what k_proj is
+                            stored as */
     double rms_norm_eps;
     myelin_rope_config rope;
     int32_t quantization_bits;       /* of the `quantization` section, 0 when there is none */

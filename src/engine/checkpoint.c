@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "engine/internal.h"
+#include "model/loader.h"
 
 myelin_status myelin_checkpoint_open(myelin_checkpoint **out, const char *directory,
                                      myelin_error *error) {
@@ -63,7 +64,8 @@ uint64_t myelin_checkpoint_weight_bytes(const myelin_checkpoint *checkpoint, mye
 }
 
 uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint, int32_t max_len) {
-    return mln_session_bytes(mln_default_plugin(), &checkpoint->files->config.model, max_len);
+    myelin_config config = mln_stored_config(checkpoint->files, MYELIN_DTYPE_AUTO);
+    return mln_session_bytes(mln_default_plugin(), &config, max_len);
 }
 
 myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,

@@ -92,6 +92,18 @@ static myelin_status describe_all(mln_loader *loader, int32_t dtype, myelin_erro
     return MYELIN_OK;
 }
 
+myelin_config mln_stored_config(const mln_checkpoint *checkpoint, int32_t dtype) {
+    myelin_config config = checkpoint->config.model;
+    const mln_weight *weight =
+        mln_checkpoint_find(checkpoint, "model.layers.0.self_attn.k_proj.weight");
+    if (weight) {
+        myelin_tensor k_proj = mln_cast_description(weight, dtype);
+        config.torch_dtype =
+            k_proj.dtype == MYELIN_DTYPE_AFFINE ? k_proj.scale_dtype : k_proj.dtype;
+    }
+    return config;
+}
+
 myelin_status mln_loader_create(mln_loader **out, const mln_checkpoint *checkpoint,
                                 const mln_model_options *options, myelin_error *error) {
     *out = NULL;

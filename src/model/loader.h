@@ -30,6 +30,11 @@ typedef struct mln_loader {
 
 /* What `weight` becomes in memory when dense tensors are cast to `dtype` (AUTO: as they are). */
 myelin_tensor mln_cast_description(const mln_weight *weight, int32_t dtype);
+/*
+ * The configuration a plug-in is shown: the checkpoint's, with torch_dtype what the keys'
+ * projection will be stored as (of an AFFINE one its scales') whatever config.json declares.
+ */
+myelin_config mln_stored_config(const mln_checkpoint *checkpoint, int32_t dtype);
 /* Bytes of all parts of a tensor. */
 uint64_t mln_tensor_bytes(const myelin_tensor *tensor);
 

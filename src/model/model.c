@@ -79,7 +79,7 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                 .parallel_for = host_parallel_for};
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
-                                            .config = &model->checkpoint->config.model,
+                                            .config = &model->config,
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
     myelin_error_buffer buffer = {text, sizeof text};
@@ -103,6 +103,7 @@ myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,
     if (!model)
         return mln_fail_memory(error, sizeof *model, "a model");
     model->checkpoint = checkpoint;
+    model->config = mln_stored_config(checkpoint, options->dtype);
     model->plugin = options->plugin;
     model->fusion =
         options->fusion == MYELIN_FUSION_AUTO ? options->plugin->max_fusion : options->fusion;
@@ -121,9 +122,10 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
     myelin_status status = mln_loader_create(&loader, checkpoint, options, error);
     if (status != MYELIN_OK)
         return status;
+    myelin_config config = mln_stored_config(checkpoint, options->dtype);
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
-                                            .config = &checkpoint->config.model,
+                                            .config = &config,
                                             .weights = &loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
     myelin_error_buffer buffer = {text, sizeof text};

@@ -28,6 +28,7 @@ typedef struct mln_model_options {
 /* Immutable once open; any number of threads may share it. */
 typedef struct mln_model {
     const mln_checkpoint *checkpoint; /* borrowed: outlives the model */
+    myelin_config config;             /* mln_stored_config() of it */
     const myelin_plugin *plugin;
     myelin_plugin_model *weights;
     mln_pool *pool;
