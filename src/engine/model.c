@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "engine/internal.h"
-#include "model/composed.h"
+#include "native/native.h"
 
 const char *myelin_version(void) {
 #define TEXT_OF(x) #x
@@ -22,7 +22,7 @@ void myelin_free(void *memory) {
 }
 
 const myelin_plugin *mln_default_plugin(void) {
-    return mln_composed_plugin();
+    return mln_native_plugin();
 }
 
 void mln_warn_of_positions(const myelin_model *model, size_t count) {
@@ -185,5 +185,5 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
 }
 
 uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len) {
-    return mln_session_bytes(model->model->plugin, &model->checkpoint->config.model, max_len);
+    return mln_session_bytes(model->model->plugin, &model->model->config, max_len);
 }

@@ -223,6 +223,7 @@ myelin_status mln_plugin_choose(mln_plugin_choice *choice, const mln_checkpoint 
                 return status; /* auto goes on to the CPU */
         }
     }
-    choice->plugin = mln_default_plugin();
+    choice->plugin =
+        options->fusion == MYELIN_FUSION_COMPOSED ? mln_composed_plugin() : mln_default_plugin();
     return probe(choice, checkpoint, options, error);
 }

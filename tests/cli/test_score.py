@@ -16,7 +16,7 @@ class Lines(TestCase):
         items = [item for item in support.fixtures() if item["model"] == model]
         self.assertEqual(len(items), 6)
         values = [{"ids": item["prompt_ids"], "top": len(item["top_ids"])} for item in items]
-        done = support.myelin("score", "-q", "-m", support.DATA / "models" / model,
+        done = support.myelin("score", "-q", "--fusion", "composed", "-m", support.DATA / "models" / model,
                               stdin=support.lines(values))
         self.assertEqual((done.returncode, done.stderr), (0, b""))
         for line, item in zip(done.stdout.splitlines(), items, strict=True):
@@ -44,7 +44,8 @@ class Lines(TestCase):
         items = support.evaluation()[::10]
         values = [{"ids": item["prompt_ids"], "top": 5} for item in items]
         largest = 0
-        for answer, item in zip(self.good_lines("score", values=values), items, strict=True):
+        for answer, item in zip(self.good_lines("score", "--fusion", "composed", values=values), items,
+                                strict=True):
             reference = item["first_top5"]
             self.assertEqual(answer["top_ids"][0], reference["ids"][0])
             found = dict(zip(answer["top_ids"], answer["top_logprobs"]))

@@ -6,11 +6,17 @@
 #include <string.h>
 
 harness harness_open(const char *directory, int32_t threads, int32_t dtype) {
-    harness h = {.plugin = mln_composed_plugin()};
+    return harness_open_with(mln_composed_plugin(), MYELIN_FUSION_AUTO, directory, threads, dtype);
+}
+
+harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const char *directory,
+                          int32_t threads, int32_t dtype) {
+    harness h = {.plugin = plugin};
     myelin_error error = {0};
     if (mln_checkpoint_open(&h.checkpoint, directory, &error) != MYELIN_OK)
         fail_msg("%s", error.message);
-    mln_model_options options = {.plugin = h.plugin, .dtype = dtype, .threads = threads};
+    mln_model_options options = {
+        .plugin = h.plugin, .dtype = dtype, .fusion = fusion, .threads = threads};
     if (mln_model_load(&h.model, h.checkpoint, &options, &error) != MYELIN_OK)
         fail_msg("%s", error.message);
     h.vocab = h.checkpoint->config.model.vocab_size;

@@ -23,6 +23,8 @@ typedef struct harness {
 } harness;
 
 harness harness_open(const char *directory, int32_t threads, int32_t dtype);
+harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const char *directory,
+                          int32_t threads, int32_t dtype);
 void harness_close(harness *h);
 
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len);

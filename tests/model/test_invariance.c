@@ -8,11 +8,19 @@
 #include <string.h>
 
 #include "model/harness.h"
+#include "native/native.h"
 #include "tensor/ops.h"
 
 enum { TOKENS = 100, MAX_LEN = 160 };
 
-static const char model_directory[] = MYELIN_TEST_DATA "/models/untied-f16";
+/* What is tested: the composed plug-in, or a set of native kernels named on the command line. */
+static const char *model_directory = MYELIN_TEST_DATA "/models/untied-f16";
+static const myelin_plugin *tested;
+
+static harness open_tested(int32_t threads) {
+    return harness_open_with(tested, MYELIN_FUSION_AUTO, model_directory, threads,
+                             MYELIN_DTYPE_AUTO);
+}
 
 typedef struct fixture {
     harness h;
@@ -22,7 +30,7 @@ typedef struct fixture {
 
 static int set_up(void **state) {
     fixture *f = malloc(sizeof *f);
-    f->h = harness_open(model_directory, 2, MYELIN_DTYPE_AUTO);
+    f->h = open_tested(2);
     f->ids = random_ids(TOKENS, f->h.vocab, 1);
     f->logits = harness_logits(&f->h, f->ids, TOKENS);
     *state = f;
@@ -61,7 +69,7 @@ static void any_chunks(void **state) {
 static void any_threads(void **state) {
     fixture *f = *state;
     for (int32_t threads = 1; threads <= 5; threads += 2) {
-        harness h = harness_open(model_directory, threads, MYELIN_DTYPE_AUTO);
+        harness h = open_tested(threads);
         float *found = harness_logits(&h, f->ids, TOKENS);
         assert_same_floats(f->logits, found, all_logits(f));
         free(found);
@@ -189,7 +197,13 @@ static void threads_share_a_model(void **state) {
     }
 }
 
-int main(void) {
+/* usage: test_model_invariance [KERNELS [MODEL]] */
+int main(int argc, char **argv) {
+    tested = argc > 1 ? mln_native_plugin_for(argv[1]) : mln_composed_plugin();
+    if (!tested)
+        return 77; /* this processor has no such kernels */
+    if (argc > 2)
+        model_directory = argv[2];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_chunks),    cmocka_unit_test(any_threads),
         cmocka_unit_test(any_company),   cmocka_unit_test(truncate_and_redo),

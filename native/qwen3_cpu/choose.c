@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which of the kernel tables in this build the processor can run. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "kernels.h"
+
+extern const mln_cpu_kernels mln_cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const mln_cpu_kernels mln_cpu_kernels_avx2, mln_cpu_kernels_avx512,
+    mln_cpu_kernels_avx512_vnni;
+#elif defined(__aarch64__)
+extern const mln_cpu_kernels mln_cpu_kernels_neon;
+#endif
+
+typedef struct candidate {
+    const mln_cpu_kernels *kernels;
+    bool runs;
+} candidate;
+
+/* Best first. */
+static size_t candidates(candidate out[8]) {
+    size_t n = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init(); /* CPUID, and whether the system saves the registers */
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    out[n++] = (candidate){&mln_cpu_kernels_avx512_vnni, vnni};
+    out[n++] = (candidate){&mln_cpu_kernels_avx512, avx512};
+    out[n++] = (candidate){&mln_cpu_kernels_avx2, avx2};
+#elif defined(__aarch64__)
+    out[n++] = (candidate){&mln_cpu_kernels_neon, true};
+#endif
+    out[n++] = (candidate){&mln_cpu_kernels_portable, true};
+    return n;
+}
+
+const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
+    candidate all[8];
+    size_t n = candidates(all);
+    for (size_t i = 0; i < n; i++)
+        if (all[i].runs && (!wanted || !strcmp(wanted, all[i].kernels->name)))
+            return all[i].kernels;
+    return NULL;
+}

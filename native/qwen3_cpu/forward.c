@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forward pass of Qwen3, as phases that all members of a team go through together, a barrier
+ * after each. docs/MODEL.md has the formulas. On the lower rungs of the ladder the blocks that are
+ * not fused yet run one plain operation after the other on the host's threads instead.
+ */
+#include <string.h>
+
+#include "base/rope.h"
+#include "internal.h"
+
+extern const mln_cpu_kernels mln_cpu_kernels_portable;
+
+/* Bytes of weights claimed at once: enough for a long sequential read, few enough to share out. */
+enum { CLAIM_BYTES = 128 << 10 };
+
+typedef struct worker {
+    mln_member *member;
+    myelin_plugin_context *context;
+    const myelin_plugin_model *model;
+    const mln_cpu_kernels *kernels;
+    mln_cpu_scratch *scratch;
+} worker;
+
+/* --- packed activations --- */
+
+/* Rows of activations that go into a projection. */
+typedef struct source {
+    const float *rows; /* [num_rows, columns] */
+    int64_t num_rows;
+    int64_t columns;
+    const int32_t *order; /* row i is rows[order[i]]; NULL: i */
+    const float *norm;    /* rms_norm with these weights first; NULL: none */
+} source;
+
+/* Where packed activations of the matrices of one phase lie. */
+typedef struct packed {
+    const unsigned char *base[3]; /* of each matrix */
+    int64_t row_bytes[3];         /* a block of n tokens begins at its first token * row_bytes */
+} packed;
+
+/* Gives each matrix the area of the first that wants the same format. */
+static int plan_formats(const worker *w, const mln_cpu_matrix *matrices, int count, int area[3]) {
+    int used = 0;
+    for (int i = 0; i < count; i++) {
+        area[i] = -1;
+        for (int k = 0; k < i && area[i] < 0; k++)
+            if (w->kernels->pack_format(&matrices[k]) == w->kernels->pack_format(&matrices[i]))
+                area[i] = area[k];
+        if (area[i] < 0)
+            area[i] = used++;
+    }
+    return used;
+}
+
+static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
+                     const source *from, unsigned char *base, int64_t stride, int64_t row) {
+    int64_t at = from->order ? from->order[row] : row;
+    const float *x = from->rows + at * from->columns;
+    int64_t first = row - row % MLN_CPU_BLOCK, rest = from->num_rows - first;
+    int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+    if (from->norm) {
+        w->kernels->rms_norm(w->scratch->row, x, from->norm, from->columns,
+                             (float)w->model->config.rms_norm_eps);
+        x = w->scratch->row;
+    }
+    for (int i = 0, done = 0; i < count; i++) {
+        if (area[i] < done)
+            continue; /* packed for a matrix before it */
+        done++;
+        unsigned char *block =
+            base + area[i] * stride + first * (int64_t)w->kernels->packed_bytes(&matrices[i], 1);
+        w->kernels->pack(block, &matrices[i], x, (int32_t)(row - first), tokens);
+    }
+}
+
+/*
+ * Packs the rows for the matrices: a single row by every member for itself, which costs less than
+ * a barrier; several by all together, with a barrier.
+ */
+static packed pack_rows(worker *w, const mln_cpu_matrix *matrices, int count, const source *from) {
+    int area[3];
+    plan_formats(w, matrices, count, area);
+    bool own = from->num_rows == 1;
+    unsigned char *base = own ? w->scratch->block : w->context->packed;
+    int64_t stride = (int64_t)w->context->packed_stride;
+    if (own)
+        stride /= w->context->max_tokens;
+    int64_t step = own ? 1 : w->member->size;
+    for (int64_t row = own ? 0 : w->member->index; row < from->num_rows; row += step)
+        pack_row(w, matrices, count, area, from, base, stride, row);
+    if (!own)
+        mln_barrier(w->member);
+    packed result;
+    for (int i = 0; i < count; i++) {
+        result.base[i] = base + area[i] * stride;
+        result.row_bytes[i] = (int64_t)w->kernels->packed_bytes(&matrices[i], 1);
+    }
+    return result;
+}
+
+/* --- projections --- */
+
+/* tile[tokens, 32]: a panel times the block of tokens that begins at row `first`. */
+static int32_t project(const worker *w, float *tile, const mln_cpu_matrix *m, int64_t panel,
+                       const packed *x, int which, int64_t first, int64_t num_rows) {
+    int64_t rest = num_rows - first;
+    int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+    w->kernels->panel(tile, m, panel, x->base[which] + first * x->row_bytes[which], tokens);
+    return tokens;
+}
+
+static int64_t valid_rows(const mln_cpu_matrix *m, int64_t panel) {
+    int64_t rest = m->rows - panel * MLN_CPU_PANEL;
+    return rest < MLN_CPU_PANEL ? rest : MLN_CPU_PANEL;
+}
+
+/* Panels claimed at once. */
+static int64_t claim_size(const worker *w, const mln_cpu_matrix *m, int64_t panels) {
+    int64_t most = panels / (4 * w->member->size), wanted = CLAIM_BYTES / m->panel_bytes;
+    int64_t size = wanted < most ? wanted : most;
+    return size > 1 ? size : 1;
+}
+
+/* out[row, offset .. offset+31] (+)= the panel times every row */
+static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
+                      int64_t num_rows, float *out, int64_t stride, bool add) {
+    float *tile = w->scratch->tile;
+    int64_t valid = valid_rows(m, panel);
+    out += panel * MLN_CPU_PANEL;
+    for (int64_t first = 0; first < num_rows; first += MLN_CPU_BLOCK) {
+        int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
+        for (int32_t t = 0; t < tokens; t++) {
+            float *to = out + (first + t) * stride;
+            const float *from = tile + t * MLN_CPU_PANEL;
+            for (int64_t i = 0; i < valid; i++)
+                to[i] = add ? to[i] + from[i] : from[i];
+        }
+    }
+}
+
+/* qkv [rows, Q + 2K] = norm(residual) times q_proj, k_proj and v_proj */
+static void project_qkv(worker *w, const mln_cpu_layer *layer) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    source from = {c->residual, c->num_rows, s->hidden, NULL, layer->input_layernorm};
+    packed x = pack_rows(w, layer->qkv, 3, &from);
+    int64_t stride = s->q_width + 2 * s->kv_width;
+    int64_t total = layer->qkv[0].panels + layer->qkv[1].panels + layer->qkv[2].panels;
+    int64_t size = claim_size(w, &layer->qkv[0], total);
+    for (int64_t i; (i = mln_claim(w->member, size)) < total;)
+        for (int64_t end = i + size < total ? i + size : total; i < end; i++) {
+            int64_t panel = i, which = 0, offset = 0;
+            while (panel >= layer->qkv[which].panels) {
+                panel -= layer->qkv[which].panels;
+                offset += layer->qkv[which++].rows;
+            }
+            panel_out(w, &layer->qkv[which], panel, &x, (int)which, c->num_rows, c->qkv + offset,
+                      stride, false);
+        }
+    mln_barrier(w->member);
+}
+
+/* residual += rows[., columns] times m */
+static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows) {
+    myelin_plugin_context *c = w->context;
+    source from = {rows, c->num_rows, m->columns, NULL, NULL};
+    packed x = pack_rows(w, m, 1, &from);
+    int64_t size = claim_size(w, m, m->panels);
+    for (int64_t i; (i = mln_claim(w->member, size)) < m->panels;)
+        for (int64_t end = i + size < m->panels ? i + size : m->panels; i < end; i++)
+            panel_out(w, m, i, &x, 0, c->num_rows, c->residual, w->model->sizes.hidden, true);
+    mln_barrier(w->member);
+}
+
+/* gated [rows, I] = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
+static void project_gated(worker *w, const mln_cpu_layer *layer) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_matrix *gate = &layer->gate_up[0], *up = &layer->gate_up[1];
+    source from = {c->residual, c->num_rows, w->model->sizes.hidden, NULL,
+                   layer->post_attention_layernorm};
+    packed x = pack_rows(w, layer->gate_up, 2, &from);
+    float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
+    int64_t size = claim_size(w, gate, gate->panels), inter = w->model->sizes.intermediate;
+    for (int64_t i; (i = mln_claim(w->member, size)) < gate->panels;)
+        for (int64_t end = i + size < gate->panels ? i + size : gate->panels; i < end; i++)
+            for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK) {
+                int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
+                project(w, other, up, i, &x, 1, first, c->num_rows);
+                for (int32_t t = 0; t < tokens; t++)
+                    w->kernels->silu_mul(c->gated + (first + t) * inter + i * MLN_CPU_PANEL,
+                                         tile + t * MLN_CPU_PANEL, other + t * MLN_CPU_PANEL,
+                                         valid_rows(gate, i));
+            }
+    mln_barrier(w->member);
+}
+
+/* --- attention --- */
+
+/* Where the keys (part 0) and values (part 1) of one kv head of one layer begin. */
+static mln_cpu_kv cache_of(const myelin_plugin_sequence *sequence, int64_t layer, int64_t head) {
+    const myelin_plugin_model *model = sequence->model;
+    int64_t part = sequence->positions * model->sizes.width * (model->half_cache ? 2 : 4);
+    unsigned char *keys = sequence->region.base + (layer * model->sizes.kv_heads + head) * 2 * part;
+    return (mln_cpu_kv){keys, keys + part};
+}
+
+/* x[D] in place: "rotate half" */
+static void rotate(float *x, const float *cos, const float *sin, int64_t half) {
+    for (int64_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+/* Norm and rotation of a row's queries and key of one kv head, in place; key and value cached. */
+static void prepare_head(worker *w, const mln_cpu_layer *layer, int64_t index, int64_t row,
+                         int64_t head) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    float eps = (float)w->model->config.rms_norm_eps;
+    int64_t half = s->head_dim / 2, group = s->heads / s->kv_heads;
+    float *q = c->qkv + row * (s->q_width + 2 * s->kv_width);
+    float *k = q + s->q_width + head * s->head_dim, *v = k + s->kv_width;
+    const float *cos = c->cos + row * half, *sin = c->sin + row * half;
+    for (int64_t i = 0; i < group; i++) {
+        float *one = q + (head * group + i) * s->head_dim;
+        w->kernels->rms_norm(one, one, layer->q_norm, s->head_dim, eps);
+        rotate(one, cos, sin, half);
+    }
+    w->kernels->rms_norm(k, k, layer->k_norm, s->head_dim, eps);
+    rotate(k, cos, sin, half);
+    const mln_cpu_row *from = &c->rows[row];
+    mln_cpu_kv kv = cache_of(from->sequence, index, head);
+    int32_t width = (int32_t)s->width, head_dim = (int32_t)s->head_dim;
+    w->kernels->store_key(kv.keys, k, from->position, head_dim, width, w->model->half_cache);
+    w->kernels->store_value(kv.values, v, from->position, head_dim, width, w->model->half_cache);
+}
+
+/* attended [rows, Q] of the query rows of one piece that read kv head `head` */
+static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, int64_t head) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    int64_t group = s->heads / s->kv_heads, stride = s->q_width + 2 * s->kv_width;
+    float scale = 1.0f / __builtin_sqrtf((float)s->head_dim);
+    int32_t limits[MLN_CPU_ATTEND_ROWS], count = piece->count;
+    for (int32_t r = 0; r < count; r++) {
+        int64_t row = piece->row + (piece->first + r) / group;
+        const float *q =
+            c->qkv + row * stride + (head * group + (piece->first + r) % group) * s->head_dim;
+        limits[r] = c->rows[row].position + 1;
+        for (int64_t d = 0; d < s->head_dim; d++)
+            w->scratch->q[d * count + r] = q[d] * scale;
+    }
+    mln_cpu_attention attention = {.kv = cache_of(c->rows[piece->row].sequence, layer, head),
+                                   .rows = count,
+                                   .head_dim = (int32_t)s->head_dim,
+                                   .width = (int32_t)s->width,
+                                   .limits = limits,
+                                   .q = w->scratch->q,
+                                   .out = w->scratch->out,
+                                   .scratch = w->scratch->attention};
+    (w->model->half_cache ? w->kernels->attend_f16 : w->kernels->attend_f32)(&attention);
+    for (int32_t r = 0; r < count; r++) {
+        int64_t row = piece->row + (piece->first + r) / group;
+        memcpy(c->attended + row * s->q_width +
+                   (head * group + (piece->first + r) % group) * s->head_dim,
+               w->scratch->out + r * s->width, (size_t)s->head_dim * sizeof(float));
+    }
+}
+
+/* From qkv to attended. A piece that is its whole span needs nobody else's keys. */
+static void attend(worker *w, int64_t index) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_layer *layer = &w->model->layers[index];
+    int64_t kv_heads = w->model->sizes.kv_heads;
+    bool alone = c->num_pieces == c->num_rows; /* one token a span, one piece a token */
+    if (!alone) {
+        int64_t total = c->num_rows * kv_heads, size = 4;
+        for (int64_t i; (i = mln_claim(w->member, size)) < total;)
+            for (int64_t end = i + size < total ? i + size : total; i < end; i++)
+                prepare_head(w, layer, index, i / kv_heads, i % kv_heads);
+        mln_barrier(w->member);
+    }
+    int64_t total = c->num_pieces * kv_heads;
+    for (int64_t i; (i = mln_claim(w->member, 1)) < total;) {
+        const mln_cpu_piece *piece = &c->pieces[i / kv_heads];
+        if (alone)
+            prepare_head(w, layer, index, piece->row, i % kv_heads);
+        attend_piece(w, index, piece, i % kv_heads);
+    }
+    mln_barrier(w->member);
+}
+
+/* --- the blocks --- */
+
+static void attention_block(worker *w, int64_t index) {
+    const mln_cpu_layer *layer = &w->model->layers[index];
+    project_qkv(w, layer);
+    attend(w, index);
+    project_add(w, &layer->o_proj, w->context->attended);
+}
+
+static void mlp_block(worker *w, int64_t index) {
+    const mln_cpu_layer *layer = &w->model->layers[index];
+    project_gated(w, layer);
+    project_add(w, &layer->down_proj, w->context->gated);
+}
+
+/* residual, cos and sin of every row */
+static void embed(worker *w) {
+    myelin_plugin_context *c = w->context;
+    const myelin_plugin_model *model = w->model;
+    int64_t half = model->sizes.head_dim / 2;
+    for (int64_t row = w->member->index; row < c->num_rows; row += w->member->size) {
+        mln_cpu_matrix_row(c->residual + row * model->sizes.hidden, &model->embed_tokens,
+                           c->rows[row].id);
+        mln_rope_angles(c->cos + row * half, c->sin + row * half, model->inv_freq,
+                        &model->config.rope, model->config.head_dim, c->rows[row].position);
+    }
+    mln_barrier(w->member);
+}
+
+/* --- the head --- */
+
+/* The largest of a row's logits so far, the lowest id among equals; NaN never wins. */
+static void keep_best(float *value, int32_t *id, const float *logits, int64_t first,
+                      int64_t count) {
+    for (int64_t i = 0; i < count; i++)
+        if (logits[i] > *value || (logits[i] == *value && (int32_t)(first + i) < *id)) {
+            *value = logits[i];
+            *id = (int32_t)(first + i);
+        }
+}
+
+static void head_panel(worker *w, const packed *x, int64_t panel) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_matrix *m = &w->model->lm_head;
+    float *tile = w->scratch->tile;
+    int64_t valid = valid_rows(m, panel), column = panel * MLN_CPU_PANEL;
+    int64_t own = (int64_t)w->member->index * c->max_tokens;
+    for (int64_t first = 0; first < c->num_wanted; first += MLN_CPU_BLOCK) {
+        int32_t tokens = project(w, tile, m, panel, x, 0, first, c->num_wanted);
+        for (int32_t t = 0; t < tokens; t++) {
+            const float *from = tile + t * MLN_CPU_PANEL;
+            if (c->greedy)
+                keep_best(&c->best_values[own + first + t], &c->best_ids[own + first + t], from,
+                          column, valid);
+            else
+                memcpy(c->targets[first + t] + column, from, (size_t)valid * sizeof *from);
+        }
+    }
+}
+
+/* logits of the wanted rows to their targets, or the greedy pick of each to ids */
+static void head(worker *w) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_matrix *m = &w->model->lm_head;
+    source from = {c->residual, c->num_wanted, w->model->sizes.hidden, c->wanted, w->model->norm};
+    if (c->num_wanted == 0)
+        return;
+    int64_t own = (int64_t)w->member->index * c->max_tokens;
+    for (int64_t i = 0; i < c->num_wanted && c->greedy; i++) {
+        c->best_values[own + i] = -__builtin_inff();
+        c->best_ids[own + i] = INT32_MAX;
+    }
+    packed x = pack_rows(w, m, 1, &from);
+    int64_t size = claim_size(w, m, m->panels);
+    for (int64_t i; (i = mln_claim(w->member, size)) < m->panels;)
+        for (int64_t end = i + size < m->panels ? i + size : m->panels; i < end; i++)
+            head_panel(w, &x, i);
+    mln_barrier(w->member);
+}
+
+/* ids[i] = the best of all members' */
+static void pick(myelin_plugin_context *c, int32_t members) {
+    for (int64_t i = 0; i < c->num_wanted; i++) {
+        float value = -__builtin_inff();
+        int32_t id = INT32_MAX;
+        for (int64_t m = 0; m < members; m++) {
+            int64_t at = m * c->max_tokens + i;
+            if (c->best_ids[at] == INT32_MAX)
+                continue;
+            if (c->best_values[at] > value ||
+                (c->best_values[at] == value && c->best_ids[at] < id)) {
+                value = c->best_values[at];
+                id = c->best_ids[at];
+            }
+        }
+        c->ids[i] = id == INT32_MAX ? 0 : id; /* all of them NaN */
+    }
+}
+
+/* --- runs --- */
+
+static worker make_worker(mln_member *member, void *argument) {
+    myelin_plugin_context *context = argument;
+    return (worker){member, context, context->model, context->model->kernels,
+                    &context->scratch[member->index]};
+}
+
+static void run_attention(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    attend(&w, w.context->layer);
+}
+
+static void run_mlp_block(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    mlp_block(&w, w.context->layer);
+}
+
+static void run_attention_block(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    attention_block(&w, w.context->layer);
+}
+
+static void run_layer(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    attention_block(&w, w.context->layer);
+    mlp_block(&w, w.context->layer);
+}
+
+static void run_embed(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    embed(&w);
+}
+
+static void run_all(mln_member *member, void *argument) {
+    worker w = make_worker(member, argument);
+    embed(&w);
+    for (int64_t l = 0; l < w.model->sizes.layers; l++) {
+        attention_block(&w, l);
+        mlp_block(&w, l);
+    }
+    head(&w);
+    if (w.context->greedy && member->index == 0)
+        pick(w.context, member->size);
+}
+
+/* --- plain operations, for the rungs below --- */
+
+/* A projection by the portable kernels, panels shared out by the host's parallel_for(). */
+typedef struct plain_job {
+    myelin_plugin_context *context;
+    const mln_cpu_matrix *matrix;
+    float *out; /* [num_rows, stride] */
+    float *const *targets;
+    int64_t stride, num_rows, column_offset;
+    bool add;
+} plain_job;
+
+static void plain_panels(void *argument, int64_t index) {
+    enum { PANELS = 4 };
+    const plain_job *job = argument;
+    float tile[MLN_CPU_BLOCK * MLN_CPU_PANEL];
+    const mln_cpu_matrix *m = job->matrix;
+    int64_t end = (index + 1) * PANELS < m->panels ? (index + 1) * PANELS : m->panels;
+    int64_t row_bytes = (int64_t)mln_cpu_kernels_portable.packed_bytes(m, 1);
+    for (int64_t panel = index * PANELS; panel < end; panel++)
+        for (int64_t first = 0; first < job->num_rows; first += MLN_CPU_BLOCK) {
+            int64_t rest = job->num_rows - first;
+            int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+            mln_cpu_kernels_portable.panel(tile, m, panel, job->context->packed + first * row_bytes,
+                                           tokens);
+            for (int32_t t = 0; t < tokens; t++) {
+                float *to =
+                    job->targets ? job->targets[first + t] : job->out + (first + t) * job->stride;
+                to += job->column_offset + panel * MLN_CPU_PANEL;
+                for (int64_t i = 0; i < valid_rows(m, panel); i++)
+                    to[i] = job->add ? to[i] + tile[t * MLN_CPU_PANEL + i]
+                                     : tile[t * MLN_CPU_PANEL + i];
+            }
+        }
+}
+
+static void plain_linear(const plain_job *job, const source *from) {
+    myelin_plugin_context *c = job->context;
+    const myelin_plugin_model *model = c->model;
+    worker w = {NULL, c, model, &mln_cpu_kernels_portable, &c->scratch[0]};
+    const int area[3] = {0, 0, 0};
+    for (int64_t row = 0; row < from->num_rows; row++)
+        pack_row(&w, job->matrix, 1, area, from, c->packed, 0, row);
+    model->host.parallel_for(model->host.self, (job->matrix->panels + 3) / 4, plain_panels,
+                             (void *)(uintptr_t)job);
+}
+
+static void plain_qkv(myelin_plugin_context *c) {
+    const mln_cpu_sizes *s = &c->model->sizes;
+    const mln_cpu_layer *layer = &c->model->layers[c->layer];
+    source from = {c->residual, c->num_rows, s->hidden, NULL, layer->input_layernorm};
+    int64_t offset = 0;
+    for (int i = 0; i < 3; i++) {
+        plain_job job = {.context = c,
+                         .matrix = &layer->qkv[i],
+                         .out = c->qkv,
+                         .stride = s->q_width + 2 * s->kv_width,
+                         .num_rows = c->num_rows,
+                         .column_offset = offset};
+        plain_linear(&job, &from);
+        offset += layer->qkv[i].rows;
+    }
+}
+
+/* residual += rows times m */
+static void plain_add(myelin_plugin_context *c, const mln_cpu_matrix *m, const float *rows) {
+    source from = {rows, c->num_rows, m->columns, NULL, NULL};
+    plain_job job = {.context = c,
+                     .matrix = m,
+                     .out = c->residual,
+                     .stride = c->model->sizes.hidden,
+                     .num_rows = c->num_rows,
+                     .add = true};
+    plain_linear(&job, &from);
+}
+
+/* The gate goes to `gated`, the up projection to `up`, which is as wide. */
+static void plain_mlp(myelin_plugin_context *c) {
+    const mln_cpu_sizes *s = &c->model->sizes;
+    const mln_cpu_layer *layer = &c->model->layers[c->layer];
+    source from = {c->residual, c->num_rows, s->hidden, NULL, layer->post_attention_layernorm};
+    float *const outs[2] = {c->gated, c->up};
+    for (int i = 0; i < 2; i++) {
+        plain_job job = {.context = c,
+                         .matrix = &layer->gate_up[i],
+                         .out = outs[i],
+                         .stride = s->intermediate,
+                         .num_rows = c->num_rows};
+        plain_linear(&job, &from);
+    }
+    mln_cpu_kernels_portable.silu_mul(c->gated, c->gated, c->up, c->num_rows * s->intermediate);
+    plain_add(c, &layer->down_proj, c->gated);
+}
+
+static void plain_head(myelin_plugin_context *c) {
+    const myelin_plugin_model *model = c->model;
+    source from = {c->residual, c->num_wanted, model->sizes.hidden, c->wanted, model->norm};
+    plain_job job = {
+        .context = c, .matrix = &model->lm_head, .targets = c->targets, .num_rows = c->num_wanted};
+    if (c->num_wanted > 0)
+        plain_linear(&job, &from);
+}
+
+static void low_rung_layer(myelin_plugin_context *c, int32_t fusion) {
+    mln_team *team = c->model->team;
+    if (fusion >= MYELIN_FUSION_LAYER) {
+        mln_team_run(team, run_layer, c);
+        return;
+    }
+    if (fusion >= MYELIN_FUSION_ATTENTION_BLOCK) {
+        mln_team_run(team, run_attention_block, c);
+    } else {
+        plain_qkv(c);
+        mln_team_run(team, run_attention, c);
+        plain_add(c, &c->model->layers[c->layer].o_proj, c->attended);
+    }
+    if (fusion >= MYELIN_FUSION_MLP)
+        mln_team_run(team, run_mlp_block, c);
+    else
+        plain_mlp(c);
+}
+
+void mln_cpu_forward(myelin_plugin_context *c) {
+    int32_t fusion = c->model->fusion;
+    if (fusion == MYELIN_FUSION_AUTO || fusion >= MYELIN_FUSION_GREEDY || c->greedy) {
+        mln_team_run(c->model->team, run_all, c);
+        return;
+    }
+    mln_team_run(c->model->team, run_embed, c);
+    for (c->layer = 0; c->layer < c->model->sizes.layers; c->layer++)
+        low_rung_layer(c, fusion);
+    plain_head(c);
+}

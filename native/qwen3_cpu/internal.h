@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the parts of the CPU plug-in share: its objects, and who calls whom. */
+#ifndef MLN_CPU_INTERNAL_H
+#define MLN_CPU_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+#include "kernels.h"
+#include "myelin/plugin.h"
+#include "team.h"
+
+/* Short names for the sizes the shapes are written in. */
+typedef struct mln_cpu_sizes {
+    int64_t hidden;       /* H */
+    int64_t intermediate; /* I */
+    int64_t vocab;        /* V */
+    int64_t layers;
+    int64_t heads, kv_heads;
+    int64_t head_dim;          /* D */
+    int64_t width;             /* D rounded up to MLN_CPU_LANES */
+    int64_t q_width, kv_width; /* Q = heads * D, K = kv_heads * D */
+    int64_t widest;            /* the longest row any operation reads or writes */
+} mln_cpu_sizes;
+
+typedef struct mln_cpu_layer {
+    mln_cpu_matrix qkv[3]; /* q_proj, k_proj, v_proj */
+    mln_cpu_matrix o_proj;
+    mln_cpu_matrix gate_up[2];
+    mln_cpu_matrix down_proj;
+    float *input_layernorm, *post_attention_layernorm; /* [H] */
+    float *q_norm, *k_norm;                            /* [D] */
+} mln_cpu_layer;
+
+struct myelin_plugin_model {
+    myelin_config config;
+    mln_cpu_sizes sizes;
+    myelin_host host;
+    int32_t fusion;
+    bool half_cache; /* keys and values in binary16; else float */
+    const mln_cpu_kernels *kernels;
+    mln_team *team;
+    mln_cpu_layer *layers;
+    mln_cpu_matrix embed_tokens;
+    mln_cpu_matrix lm_head; /* embed_tokens again when tied */
+    float *norm;            /* [H] */
+    float *inv_freq;        /* [D / 2] */
+    mln_region region;      /* owns every weight */
+};
+
+struct myelin_plugin_sequence {
+    const myelin_plugin_model *model;
+    int32_t length;
+    int32_t capacity;  /* positions there is room for */
+    int64_t positions; /* capacity rounded up to MLN_CPU_LANES */
+    mln_region region; /* [layers, kv_heads, 2 (keys, values)][positions * width] */
+};
+
+/* Where a row of the call comes from. */
+typedef struct mln_cpu_row {
+    const myelin_plugin_sequence *sequence;
+    int32_t position;
+    int32_t id;
+} mln_cpu_row;
+
+/* Query rows that attend together: tokens of one span. */
+typedef struct mln_cpu_piece {
+    int32_t row;   /* of the call, its first token's */
+    int32_t first; /* the first of its query rows, token * (heads / kv_heads) + head, in the span */
+    int32_t count;
+} mln_cpu_piece;
+
+/* A thread's own scratch memory. */
+typedef struct mln_cpu_scratch {
+    float *row;           /* [widest] */
+    unsigned char *block; /* one token's packed activations, in up to three formats */
+    float *attention;
+    float *q;    /* [D][ATTEND_ROWS] */
+    float *out;  /* [ATTEND_ROWS][width] */
+    float *tile; /* [2][BLOCK][PANEL] */
+} mln_cpu_scratch;
+
+/* T = max_tokens rows of each. */
+struct myelin_plugin_context {
+    const myelin_plugin_model *model;
+    int32_t max_tokens;
+    int32_t max_len;
+    float *residual;        /* [T, H] */
+    float *qkv;             /* [T, Q + 2 K] */
+    float *attended;        /* [T, Q] */
+    float *gated, *up;      /* [T, I] */
+    float *cos, *sin;       /* [T, D / 2] */
+    unsigned char *packed;  /* [3][T * packed bytes of the widest row] */
+    uint64_t packed_stride; /* bytes of one of the three */
+    mln_cpu_row *rows;      /* [T] */
+    mln_cpu_piece *pieces;
+    int32_t *wanted;          /* [T] rows whose logits are wanted, ascending */
+    float **targets;          /* [T] where they go */
+    float *best_values;       /* [threads, T] greedy: each thread's best so far */
+    int32_t *best_ids;        /* [threads, T] */
+    int32_t *ids;             /* [T] greedy: the newest token of each sequence */
+    mln_cpu_scratch *scratch; /* [threads] */
+    mln_region region;
+
+    /* Of the call. */
+    int64_t num_rows;
+    int64_t num_pieces;
+    int64_t num_wanted;
+    int64_t layer; /* of the rungs that make a run for each block */
+    bool greedy;   /* the head writes best_ids instead of logits */
+};
+
+/* Formats that activations are packed in for matrices that read the same row (q, k and v). */
+enum { MLN_CPU_FORMATS = 3 };
+
+myelin_status mln_cpu_fail(myelin_error_buffer *buffer, const myelin_error *error);
+
+/* load.c */
+myelin_status mln_cpu_load(const myelin_model_description *description, const myelin_host *host,
+                           const mln_cpu_kernels *kernels, myelin_plugin_model **model,
+                           myelin_error_buffer *error);
+void mln_cpu_free_model(myelin_plugin_model *model);
+mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *config);
+/* Keys and values take 16 bits each, unless the weights are in 32. */
+bool mln_cpu_half_cache(const myelin_config *config);
+/* Row `row` of a matrix as floats: out[columns]. */
+void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *matrix, int64_t row);
+
+/* forward.c: all layers over context->rows, then the head over context->wanted. */
+void mln_cpu_forward(myelin_plugin_context *context);
+
+#endif

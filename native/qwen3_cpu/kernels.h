@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernels of the CPU plug-in: one table for each instruction set, all compiled from kernels.inc
+ * and attention.inc, chosen when a model is loaded.
+ *
+ * Weights lie in panels of 32 rows, two tiles of 16, in the order they are read: one sequential
+ * stream feeds the memory system better than several (docs/PERFORMANCE.md). K is the number of
+ * columns, G = K / group:
+ *   F32    float    [K][32]
+ *   F16    binary16 [K][32]
+ *   BF16   bfloat16 [ceil(K / 2)][32][2]   pairs of columns; an odd last one is paired with zeros
+ *   Q4, Q8 [G] of { scales [32], biases [32] (of scale_dtype), codes }
+ *          Q4 codes [group / 4][64] bytes: byte 4r + j holds column 4i + j of row r in its low and
+ *                                          of row 16 + r in its high half
+ *          Q8 codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
+ *
+ * Every output is accumulated in one order, whatever the number of tokens computed at once: columns
+ * ascending in one accumulator (F32, F16, BF16), or an exact integer sum for each group, groups
+ * ascending (Q4, Q8).
+ */
+#ifndef MLN_CPU_KERNELS_H
+#define MLN_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum mln_cpu_kind {
+    MLN_CPU_F32,
+    MLN_CPU_F16,
+    MLN_CPU_BF16,
+    MLN_CPU_Q4,
+    MLN_CPU_Q8,
+    MLN_CPU_KINDS
+} mln_cpu_kind;
+
+enum {
+    MLN_CPU_PANEL = 32,      /* rows of a panel */
+    MLN_CPU_BLOCK = 12,      /* most tokens whose activations are packed together */
+    MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
+    MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
+    MLN_CPU_ATTEND_ROWS = 12 /* most query rows attended with at once */
+};
+
+/* A weight matrix [rows, columns] in panels; rows past the end of the last one are zeros. */
+typedef struct mln_cpu_matrix {
+    int32_t kind;        /* a mln_cpu_kind */
+    int32_t group;       /* Q4, Q8: columns of a group, 32, 64 or 128 */
+    int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
+    int32_t reserved;
+    int64_t rows, columns;
+    int64_t panels;
+    int64_t panel_bytes;
+    unsigned char *data; /* [panels][panel_bytes], 64-byte aligned */
+} mln_cpu_matrix;
+
+/*
+ * The keys and values of one kv head of one layer, as the cache holds them, width = head_dim
+ * rounded up to MLN_CPU_LANES, elements binary16 or float:
+ *   keys   [capacity / 16][width][16]  a block of 16 positions beside each other
+ *   values [capacity][width]
+ */
+typedef struct mln_cpu_kv {
+    unsigned char *keys;
+    unsigned char *values;
+} mln_cpu_kv;
+
+/* One call of attend(): rows of queries over the positions of one kv head. */
+typedef struct mln_cpu_attention {
+    mln_cpu_kv kv;
+    int32_t rows;     /* 1 to MLN_CPU_ATTEND_ROWS */
+    int32_t head_dim; /* D */
+    int32_t width;    /* D rounded up to MLN_CPU_LANES */
+    int32_t reserved;
+    const int32_t
+        *limits;    /* [rows] positions row r sees: 0 .. limits[r]-1, ascending, at least 1 */
+    const float *q; /* [D][rows] scaled by 1 / sqrt(D) */
+    float *out;     /* [rows][width] */
+    float *scratch; /* [MLN_CPU_ATTEND_ROWS][MLN_CPU_SPLIT + width + 2] */
+} mln_cpu_attention;
+
+typedef struct mln_cpu_kernels {
+    const char *name;
+
+    /* Bytes that `count` tokens' activations take packed for a matrix. */
+    size_t (*packed_bytes)(const mln_cpu_matrix *weight, int32_t count);
+    /* Non-zero for kinds (and groups) whose activations are packed alike. */
+    int32_t (*pack_format)(const mln_cpu_matrix *weight);
+    /* Packs x[columns] as token `index` of a block of `count`. */
+    void (*pack)(void *block, const mln_cpu_matrix *weight, const float *x, int32_t index,
+                 int32_t count);
+    /* out[count, 32] = the block's tokens times the rows of panel `panel`. */
+    void (*panel)(float *out, const mln_cpu_matrix *weight, int64_t panel, const void *block,
+                  int32_t count);
+
+    /* out[n] = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
+    void (*rms_norm)(float *out, const float *x, const float *weight, int64_t n, float eps);
+    /* out[n] = silu(gate) * up */
+    void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
+
+    /* Writes one position's key or value [D] into a cache of binary16 (half = 1) or float. */
+    void (*store_key)(unsigned char *keys, const float *key, int32_t position, int32_t head_dim,
+                      int32_t width, int half);
+    void (*store_value)(unsigned char *values, const float *value, int32_t position,
+                        int32_t head_dim, int32_t width, int half);
+    void (*attend_f16)(const mln_cpu_attention *attention);
+    void (*attend_f32)(const mln_cpu_attention *attention);
+
+    /* Panel `panel` of a dense matrix from its rows [32][K] as they are stored in files. */
+    void (*interleave)(unsigned char *panel, const void *rows, const mln_cpu_matrix *weight);
+} mln_cpu_kernels;
+
+/* The fastest table this processor can run; `wanted` names another, or is NULL. */
+const mln_cpu_kernels *mln_cpu_choose(const char *wanted);
+
+#endif

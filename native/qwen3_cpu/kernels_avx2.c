@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define VEC_BYTES     32
+#define KERNELS_NAME  mln_cpu_kernels_avx2
+#define KERNELS_TEXT  "avx2"
+#define KERNELS_TILE  6
+#define KERNELS_QTILE 3
+#include "vec_wide.h"
+
+#include "kernels.inc"

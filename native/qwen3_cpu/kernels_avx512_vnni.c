@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define KERNELS_NAME  mln_cpu_kernels_avx512_vnni
+#define KERNELS_TEXT  "avx512_vnni"
+#define KERNELS_TILE  12
+#define KERNELS_QTILE 6
+#include "vec_avx512.h"
+
+#include "kernels.inc"

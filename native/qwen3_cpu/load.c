@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Loading: plans one region for all weights, reads 32 rows at a time and lays them in panels. */
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/rope.h"
+#include "half.h"
+#include "internal.h"
+
+/* Bytes of panels laid out by one piece of parallel work. */
+enum { PIECE_BYTES = 1 << 20, MATRICES_A_LAYER = 7 };
+
+/* One matrix to be read. */
+typedef struct plan_matrix {
+    const myelin_tensor *source;
+    mln_cpu_matrix *target;
+    int64_t first_piece;
+    int64_t piece_panels;
+} plan_matrix;
+
+typedef struct load_job {
+    myelin_plugin_model *model;
+    plan_matrix *matrices;
+    int64_t num_matrices;
+    int64_t num_pieces;
+    uint64_t bytes;
+    _Atomic int status; /* of the first piece that failed; the others then stop */
+    myelin_error_buffer *error;
+} load_job;
+
+mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *c) {
+    mln_cpu_sizes s = {.hidden = c->hidden_size,
+                       .intermediate = c->intermediate_size,
+                       .vocab = c->vocab_size,
+                       .layers = c->num_hidden_layers,
+                       .heads = c->num_attention_heads,
+                       .kv_heads = c->num_key_value_heads,
+                       .head_dim = c->head_dim};
+    s.width = (s.head_dim + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES;
+    s.q_width = s.heads * s.head_dim;
+    s.kv_width = s.kv_heads * s.head_dim;
+    s.widest = s.hidden > s.intermediate ? s.hidden : s.intermediate;
+    s.widest = s.q_width > s.widest ? s.q_width : s.widest;
+    return s;
+}
+
+static size_t element_size(int32_t dtype) {
+    return dtype == MYELIN_DTYPE_F32 ? 4 : 2;
+}
+
+/* What a tensor becomes; the bytes of all its panels, UINT64_MAX when that overflows. */
+static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t) {
+    *m = (mln_cpu_matrix){.rows = t->shape[0], .columns = t->shape[1]};
+    uint64_t columns = (uint64_t)m->columns, panel;
+    m->panels = (m->rows + MLN_CPU_PANEL - 1) / MLN_CPU_PANEL;
+    switch (t->dtype) {
+    case MYELIN_DTYPE_F32:
+        m->kind = MLN_CPU_F32;
+        panel = columns * 4 * MLN_CPU_PANEL;
+        break;
+    case MYELIN_DTYPE_F16:
+        m->kind = MLN_CPU_F16;
+        panel = columns * 2 * MLN_CPU_PANEL;
+        break;
+    case MYELIN_DTYPE_BF16:
+        m->kind = MLN_CPU_BF16;
+        panel = (columns + 1) / 2 * 4 * MLN_CPU_PANEL;
+        break;
+    default:
+        m->kind = t->bits == 4 ? MLN_CPU_Q4 : MLN_CPU_Q8;
+        m->group = t->group_size;
+        m->scale_dtype = t->scale_dtype;
+        panel =
+            columns * (uint64_t)t->bits / 8 * MLN_CPU_PANEL +
+            columns / (uint64_t)t->group_size * 2 * element_size(t->scale_dtype) * MLN_CPU_PANEL;
+    }
+    m->panel_bytes = (int64_t)panel;
+    uint64_t bytes;
+    return mln_mul(panel, (uint64_t)m->panels, &bytes) ? bytes : UINT64_MAX;
+}
+
+static bool add_matrix(load_job *job, const myelin_tensor *source, mln_cpu_matrix *target) {
+    uint64_t bytes = describe(target, source);
+    plan_matrix *added = &job->matrices[job->num_matrices++];
+    target->data = NULL;
+    *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
+    if (added->piece_panels < 1)
+        added->piece_panels = 1;
+    job->num_pieces += (target->panels + added->piece_panels - 1) / added->piece_panels;
+    return bytes != UINT64_MAX && mln_add(job->bytes, bytes, &job->bytes);
+}
+
+/* Every matrix in the order the forward pass reads them. */
+static bool lay_out(load_job *job, const myelin_weights *source) {
+    myelin_plugin_model *model = job->model;
+    bool fits = add_matrix(job, &source->embed_tokens, &model->embed_tokens);
+    for (int32_t l = 0; l < source->num_layers; l++) {
+        const myelin_layer_weights *from = &source->layers[l];
+        mln_cpu_layer *to = &model->layers[l];
+        fits = add_matrix(job, &from->q_proj, &to->qkv[0]) && fits;
+        fits = add_matrix(job, &from->k_proj, &to->qkv[1]) && fits;
+        fits = add_matrix(job, &from->v_proj, &to->qkv[2]) && fits;
+        fits = add_matrix(job, &from->o_proj, &to->o_proj) && fits;
+        fits = add_matrix(job, &from->gate_proj, &to->gate_up[0]) && fits;
+        fits = add_matrix(job, &from->up_proj, &to->gate_up[1]) && fits;
+        fits = add_matrix(job, &from->down_proj, &to->down_proj) && fits;
+    }
+    if (!model->config.tie_word_embeddings)
+        fits = add_matrix(job, &source->lm_head, &model->lm_head) && fits;
+    return fits;
+}
+
+/* --- panels --- */
+
+/* Four codes of 4 bits (columns i .. i+3 of a row) as the low halves of four bytes. */
+static uint32_t spread4(const unsigned char *codes) {
+    uint32_t v = (uint32_t)codes[0] | (uint32_t)codes[1] << 8;
+    v = (v | v << 8) & 0x00ff00ffu;
+    return (v | v << 4) & 0x0f0f0f0fu;
+}
+
+static void put32(unsigned char *to, uint32_t v) {
+    memcpy(to, &v, sizeof v);
+}
+
+/* Codes of one group of a panel; rows[r] begins with the group's first column. */
+static void lay_codes(unsigned char *to, const unsigned char *rows, size_t row_bytes,
+                      const mln_cpu_matrix *m) {
+    for (int32_t i = 0; i < m->group / 4; i++)
+        for (size_t r = 0; r < MLN_CPU_PANEL / 2; r++) {
+            const unsigned char *first = rows + r * row_bytes;
+            const unsigned char *second = first + MLN_CPU_PANEL / 2 * row_bytes;
+            if (m->kind == MLN_CPU_Q4) {
+                put32(to + i * 64 + 4 * r, spread4(first + 2 * i) | spread4(second + 2 * i) << 4);
+            } else {
+                memcpy(to + i * 128 + 4 * r, first + 4 * i, 4);
+                memcpy(to + i * 128 + 64 + 4 * r, second + 4 * i, 4);
+            }
+        }
+}
+
+/* codes [32][K * bits / 8], scales, biases [32][G] -> a panel */
+static void lay_affine_panel(unsigned char *to, const mln_cpu_matrix *m, const unsigned char *codes,
+                             const unsigned char *scales, const unsigned char *biases) {
+    size_t element = element_size(m->scale_dtype), bits = m->kind == MLN_CPU_Q4 ? 4 : 8;
+    size_t groups = (size_t)(m->columns / m->group), row_bytes = (size_t)m->columns * bits / 8;
+    size_t code_bytes = (size_t)m->group * bits / 8;
+    for (size_t g = 0; g < groups; g++) {
+        for (size_t r = 0; r < MLN_CPU_PANEL; r++, to += element)
+            memcpy(to, scales + (r * groups + g) * element, element);
+        for (size_t r = 0; r < MLN_CPU_PANEL; r++, to += element)
+            memcpy(to, biases + (r * groups + g) * element, element);
+        lay_codes(to, codes + g * code_bytes, row_bytes, m);
+        to += code_bytes * MLN_CPU_PANEL;
+    }
+}
+
+static myelin_status read_affine_panel(const myelin_host *host, const plan_matrix *from,
+                                       int64_t panel, int64_t rows, unsigned char *buffer,
+                                       myelin_error_buffer *error) {
+    const mln_cpu_matrix *m = from->target;
+    int64_t row = panel * MLN_CPU_PANEL;
+    size_t element = element_size(m->scale_dtype);
+    size_t code_bytes = (size_t)m->columns * (m->kind == MLN_CPU_Q4 ? 4 : 8) / 8 * MLN_CPU_PANEL;
+    size_t scale_bytes = (size_t)(m->columns / m->group) * element * MLN_CPU_PANEL;
+    unsigned char *scales = buffer + code_bytes, *biases = scales + scale_bytes;
+    myelin_status status =
+        host->read(host->self, from->source, MYELIN_PART_DATA, row, rows, buffer, error);
+    if (status == MYELIN_OK)
+        status = host->read(host->self, from->source, MYELIN_PART_SCALES, row, rows, scales, error);
+    if (status == MYELIN_OK)
+        status = host->read(host->self, from->source, MYELIN_PART_BIASES, row, rows, biases, error);
+    if (status == MYELIN_OK)
+        lay_affine_panel(m->data + panel * m->panel_bytes, m, buffer, scales, biases);
+    return status;
+}
+
+static myelin_status read_panel(load_job *job, const plan_matrix *from, int64_t panel,
+                                unsigned char *buffer, myelin_error_buffer *error) {
+    const mln_cpu_matrix *m = from->target;
+    const myelin_host *host = &job->model->host;
+    int64_t row = panel * MLN_CPU_PANEL, rows = m->rows - row;
+    rows = rows < MLN_CPU_PANEL ? rows : MLN_CPU_PANEL;
+    if (rows < MLN_CPU_PANEL)
+        memset(buffer, 0, (size_t)m->panel_bytes);
+    if (m->kind == MLN_CPU_Q4 || m->kind == MLN_CPU_Q8)
+        return read_affine_panel(host, from, panel, rows, buffer, error);
+    myelin_status status =
+        host->read(host->self, from->source, MYELIN_PART_DATA, row, rows, buffer, error);
+    if (status == MYELIN_OK)
+        job->model->kernels->interleave(m->data + panel * m->panel_bytes, buffer, m);
+    return status;
+}
+
+/* The matrix that piece `index` belongs to: the last that begins at or before it. */
+static const plan_matrix *matrix_of(const load_job *job, int64_t index) {
+    int64_t low = 0, high = job->num_matrices;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (job->matrices[middle].first_piece <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &job->matrices[low];
+}
+
+/* The first failure stays; the others stop. */
+static void report(load_job *job, myelin_status status, const char *text) {
+    int none = MYELIN_OK;
+    if (atomic_compare_exchange_strong(&job->status, &none, (int)status))
+        snprintf(job->error->text, job->error->size, "%s", text);
+}
+
+static void load_piece(void *context, int64_t index) {
+    load_job *job = context;
+    const plan_matrix *from = matrix_of(job, index);
+    const mln_cpu_matrix *m = from->target;
+    if (atomic_load(&job->status) != MYELIN_OK)
+        return;
+    char text[512] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    unsigned char *buffer = mln_alloc((size_t)m->panel_bytes, 1);
+    myelin_status status = buffer ? MYELIN_OK : MYELIN_ERROR_MEMORY;
+    if (!buffer) {
+        myelin_error reason = {0};
+        mln_fail_memory(&reason, (uint64_t)m->panel_bytes, "a panel of weights");
+        mln_cpu_fail(&error, &reason);
+    }
+    int64_t panel = (index - from->first_piece) * from->piece_panels;
+    int64_t end = panel + from->piece_panels < m->panels ? panel + from->piece_panels : m->panels;
+    for (; panel < end && status == MYELIN_OK; panel++)
+        status = read_panel(job, from, panel, buffer, &error);
+    free(buffer);
+    if (status != MYELIN_OK)
+        report(job, status, text);
+}
+
+/* --- vectors --- */
+
+static void widen(float *to, const void *from, int32_t dtype, int64_t count) {
+    const uint16_t *halves = from;
+    if (dtype == MYELIN_DTYPE_F32)
+        memcpy(to, from, (size_t)count * sizeof *to);
+    else
+        for (int64_t i = 0; i < count; i++)
+            to[i] =
+                dtype == MYELIN_DTYPE_BF16 ? bfloat_to_float(halves[i]) : half_to_float(halves[i]);
+}
+
+static myelin_status read_vector(myelin_plugin_model *model, const myelin_tensor *source,
+                                 float **to, unsigned char **at, myelin_error_buffer *error) {
+    int64_t count = source->shape[0];
+    *to = (float *)(void *)*at;
+    *at += ((size_t)count * sizeof **to + 63) / 64 * 64;
+    /* As stored it takes no more room than widened: read to the end of the room, widen forwards. */
+    unsigned char *raw = (unsigned char *)*to + (size_t)count * (4 - element_size(source->dtype));
+    myelin_status status =
+        model->host.read(model->host.self, source, MYELIN_PART_DATA, 0, count, raw, error);
+    if (status != MYELIN_OK || source->dtype == MYELIN_DTYPE_F32)
+        return status;
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, raw + 2 * i, sizeof half);
+        widen(*to + i, &half, source->dtype, 1);
+    }
+    return status;
+}
+
+static uint64_t vector_bytes(const mln_cpu_sizes *s) {
+    uint64_t hidden = ((uint64_t)s->hidden * 4 + 63) / 64 * 64;
+    uint64_t head = ((uint64_t)s->head_dim * 4 + 63) / 64 * 64;
+    return (uint64_t)s->layers * 2 * (hidden + head) + hidden + head;
+}
+
+static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weights *source,
+                                  unsigned char *at, myelin_error_buffer *error) {
+    myelin_status status = read_vector(model, &source->norm, &model->norm, &at, error);
+    for (int32_t l = 0; l < source->num_layers && status == MYELIN_OK; l++) {
+        const myelin_layer_weights *from = &source->layers[l];
+        mln_cpu_layer *to = &model->layers[l];
+        const struct {
+            const myelin_tensor *source;
+            float **target;
+        } vectors[] = {{&from->input_layernorm, &to->input_layernorm},
+                       {&from->post_attention_layernorm, &to->post_attention_layernorm},
+                       {&from->q_norm, &to->q_norm},
+                       {&from->k_norm, &to->k_norm}};
+        for (int i = 0; i < 4 && status == MYELIN_OK; i++)
+            status = read_vector(model, vectors[i].source, vectors[i].target, &at, error);
+    }
+    model->inv_freq = (float *)(void *)at;
+    mln_rope_inv_freq(model->inv_freq, &model->config.rope, model->config.head_dim);
+    return status;
+}
+
+/* --- the model --- */
+
+static myelin_status read_weights(load_job *job, const myelin_weights *source) {
+    myelin_plugin_model *model = job->model;
+    uint64_t total;
+    myelin_error error = {0};
+    if (!lay_out(job, source) || !mln_add(job->bytes, vector_bytes(&model->sizes), &total)) {
+        mln_fail_memory(&error, UINT64_MAX, "the weights");
+        return mln_cpu_fail(job->error, &error);
+    }
+    if (mln_region_map(&model->region, total, "the weights", &error) != MYELIN_OK)
+        return mln_cpu_fail(job->error, &error);
+    unsigned char *at = model->region.base;
+    for (int64_t i = 0; i < job->num_matrices; i++) {
+        mln_cpu_matrix *m = job->matrices[i].target;
+        m->data = at;
+        at += m->panels * m->panel_bytes;
+    }
+    model->host.parallel_for(model->host.self, job->num_pieces, load_piece, job);
+    myelin_status status = (myelin_status)atomic_load(&job->status);
+    if (status == MYELIN_OK)
+        status = read_vectors(model, source, at, job->error);
+    if (model->config.tie_word_embeddings)
+        model->lm_head = model->embed_tokens;
+    return status;
+}
+
+bool mln_cpu_half_cache(const myelin_config *config) {
+    return config->torch_dtype != MYELIN_DTYPE_F32;
+}
+
+static myelin_status load(myelin_plugin_model *model, const myelin_model_description *description,
+                          myelin_error_buffer *buffer) {
+    myelin_error error = {0};
+    const myelin_weights *source = description->weights;
+    size_t layers = (size_t)source->num_layers;
+    if (mln_team_create(&model->team, model->host.num_threads, &error) != MYELIN_OK)
+        return mln_cpu_fail(buffer, &error);
+    load_job job = {.model = model, .error = buffer};
+    model->layers = mln_calloc(layers, sizeof *model->layers);
+    job.matrices = mln_calloc(layers * MATRICES_A_LAYER + 2, sizeof *job.matrices);
+    myelin_status status = MYELIN_OK;
+    if (!model->layers || !job.matrices) {
+        mln_fail_memory(&error, layers * sizeof *model->layers, "the layers");
+        status = mln_cpu_fail(buffer, &error);
+    }
+    if (status == MYELIN_OK)
+        status = read_weights(&job, source);
+    free(job.matrices);
+    return status;
+}
+
+myelin_status mln_cpu_load(const myelin_model_description *description, const myelin_host *host,
+                           const mln_cpu_kernels *kernels, myelin_plugin_model **out,
+                           myelin_error_buffer *error) {
+    *out = NULL;
+    myelin_plugin_model *model = mln_calloc(1, sizeof *model);
+    if (!model) {
+        myelin_error reason = {0};
+        mln_fail_memory(&reason, sizeof *model, "a model");
+        return mln_cpu_fail(error, &reason);
+    }
+    model->config = *description->config;
+    model->sizes = mln_cpu_sizes_of(&model->config);
+    model->host = *host;
+    model->fusion = description->fusion;
+    model->half_cache = mln_cpu_half_cache(description->config);
+    model->kernels = kernels;
+    myelin_status status = load(model, description, error);
+    if (status != MYELIN_OK) {
+        mln_cpu_free_model(model);
+        return status;
+    }
+    *out = model;
+    return MYELIN_OK;
+}
+
+void mln_cpu_free_model(myelin_plugin_model *model) {
+    if (!model)
+        return;
+    mln_team_free(model->team);
+    mln_region_unmap(&model->region);
+    free(model->layers);
+    free(model);
+}
+
+/* --- one row --- */
+
+static float scale_at(const unsigned char *scales, int32_t dtype, int64_t row) {
+    float value;
+    widen(&value, scales + (size_t)row * element_size(dtype), dtype, 1);
+    return value;
+}
+
+static void affine_row(float *out, const mln_cpu_matrix *m, const unsigned char *panel,
+                       int64_t row) {
+    size_t scale_bytes = MLN_CPU_PANEL * element_size(m->scale_dtype);
+    int64_t tile = row / 16, lane = row % 16;
+    for (int64_t g = 0; g < m->columns / m->group; g++) {
+        float scale = scale_at(panel, m->scale_dtype, row);
+        float bias = scale_at(panel + scale_bytes, m->scale_dtype, row);
+        panel += 2 * scale_bytes;
+        for (int32_t i = 0; i < m->group; i++, out++) {
+            int code;
+            if (m->kind == MLN_CPU_Q4)
+                code = panel[i / 4 * 64 + 4 * lane + i % 4] >> 4 * tile & 15;
+            else
+                code = panel[i / 4 * 128 + 64 * tile + 4 * lane + i % 4];
+            *out = scale * (float)code + bias;
+        }
+        panel += (m->kind == MLN_CPU_Q4 ? 16 : 32) * m->group;
+    }
+}
+
+void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *m, int64_t row) {
+    const unsigned char *panel = m->data + row / MLN_CPU_PANEL * m->panel_bytes;
+    const uint16_t *halves = (const uint16_t *)(const void *)panel;
+    row %= MLN_CPU_PANEL;
+    switch (m->kind) {
+    case MLN_CPU_F32:
+        for (int64_t c = 0; c < m->columns; c++)
+            out[c] = ((const float *)(const void *)panel)[c * MLN_CPU_PANEL + row];
+        return;
+    case MLN_CPU_F16:
+        for (int64_t c = 0; c < m->columns; c++)
+            out[c] = half_to_float(halves[c * MLN_CPU_PANEL + row]);
+        return;
+    case MLN_CPU_BF16:
+        for (int64_t c = 0; c < m->columns; c++)
+            out[c] = bfloat_to_float(halves[(c / 2 * MLN_CPU_PANEL + row) * 2 + c % 2]);
+        return;
+    default:
+        affine_row(out, m, panel, row);
+    }
+}

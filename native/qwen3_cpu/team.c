@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "team.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+enum {
+    SPINS = 4000,           /* looks before yielding: some tens of microseconds */
+    YIELDS = 200,           /* between runs: yields before sleeping */
+    STALL_NS = 1000 * 1000, /* waits of this long in a run, and of a quarter of it, are a stall */
+    FIRST_PAUSE = 4,        /* runs alone after a stall; doubled with each further one */
+    LONGEST_PAUSE = 128,
+};
+
+struct mln_team {
+    int32_t size;
+    int32_t num_started;
+    pthread_t *workers; /* [size - 1] */
+    pthread_mutex_t owner;
+
+    /* Of the owner alone. */
+    int32_t alone; /* runs still to be done without the others */
+    int32_t pause; /* runs alone after the next stall */
+
+    mln_team_function function;
+    void *context;
+    mln_run *run;
+    _Alignas(64) _Atomic uint32_t generation; /* of the run; what sleepers sleep on */
+    _Atomic int32_t sleepers;
+    _Atomic bool stopping;
+    _Alignas(64) _Atomic int32_t inside; /* workers that have not left the run */
+};
+
+typedef struct worker_start {
+    mln_team *team;
+    int32_t index;
+    _Atomic bool taken;
+} worker_start;
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void mln_barrier(mln_member *member) {
+    mln_run *run = member->run;
+    if (member->size == 1) {
+        atomic_store_explicit(&run->next, 0, memory_order_relaxed);
+        return;
+    }
+    uint32_t phase = atomic_load_explicit(&run->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel) + 1 == member->size) {
+        atomic_store_explicit(&run->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&run->next, 0, memory_order_relaxed);
+        atomic_store_explicit(&run->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&run->phase, memory_order_acquire) != phase)
+            return;
+        relax();
+    }
+    int64_t start = now_ns();
+    while (atomic_load_explicit(&run->phase, memory_order_acquire) == phase)
+        sched_yield();
+    if (member->index == 0)
+        run->stalled_ns += now_ns() - start;
+}
+
+/* Waits for a run after `seen`, or the end. */
+static uint32_t await_run(mln_team *team, uint32_t seen) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&team->generation, memory_order_acquire) != seen)
+            return seen + 1;
+        relax();
+    }
+    for (int i = 0; i < YIELDS; i++) {
+        if (atomic_load_explicit(&team->generation, memory_order_acquire) != seen)
+            return seen + 1;
+        sched_yield();
+    }
+    while (atomic_load(&team->generation) == seen) {
+        atomic_fetch_add(&team->sleepers, 1);
+        futex_wait(&team->generation, seen);
+        atomic_fetch_sub(&team->sleepers, 1);
+    }
+    return seen + 1;
+}
+
+static void *work(void *argument) {
+    worker_start *start = argument;
+    mln_team *team = start->team;
+    mln_member member = {.index = start->index, .size = team->size};
+    atomic_store(&start->taken, true);
+    for (uint32_t seen = 0;;) {
+        seen = await_run(team, seen);
+        if (atomic_load(&team->stopping))
+            return NULL;
+        member.run = team->run;
+        team->function(&member, team->context);
+        atomic_fetch_sub_explicit(&team->inside, 1, memory_order_release);
+    }
+}
+
+static myelin_status start_workers(mln_team *team, myelin_error *error) {
+    for (int32_t i = 1; i < team->size; i++) {
+        worker_start start = {.team = team, .index = i};
+        int code = pthread_create(&team->workers[i - 1], NULL, work, &start);
+        if (code != 0)
+            return mln_fail(error, MYELIN_ERROR_MEMORY, NULL, -1,
+                            "could not start thread %" PRId32 " of %" PRId32 ": %s", i + 1,
+                            team->size, strerrordesc_np(code));
+        team->num_started++;
+        while (!atomic_load(&start.taken))
+            sched_yield();
+    }
+    return MYELIN_OK;
+}
+
+myelin_status mln_team_create(mln_team **out, int32_t threads, myelin_error *error) {
+    *out = NULL;
+    mln_team *team = aligned_alloc(64, (sizeof *team + 63) / 64 * 64);
+    if (!team)
+        return mln_fail_memory(error, sizeof *team, "a team of threads");
+    memset(team, 0, sizeof *team);
+    team->size = threads < 1 ? 1 : threads;
+    team->pause = FIRST_PAUSE;
+    pthread_mutex_init(&team->owner, NULL);
+    team->workers = mln_calloc((size_t)team->size, sizeof *team->workers);
+    myelin_status status =
+        team->workers ? start_workers(team, error)
+                      : mln_fail_memory(error, (uint64_t)team->size * sizeof *team->workers,
+                                        "a team of threads");
+    if (status != MYELIN_OK) {
+        mln_team_free(team);
+        return status;
+    }
+    *out = team;
+    return MYELIN_OK;
+}
+
+static void wake(mln_team *team) {
+    atomic_fetch_add(&team->generation, 1);
+    if (atomic_load(&team->sleepers) > 0)
+        futex_wake(&team->generation);
+}
+
+void mln_team_free(mln_team *team) {
+    if (!team)
+        return;
+    atomic_store(&team->stopping, true);
+    wake(team);
+    for (int32_t i = 0; i < team->num_started; i++)
+        pthread_join(team->workers[i], NULL);
+    pthread_mutex_destroy(&team->owner);
+    free(team->workers);
+    free(team);
+}
+
+int32_t mln_team_size(const mln_team *team) {
+    return team->size;
+}
+
+static void run_alone(mln_team_function function, void *context) {
+    mln_run run = {.size = 1};
+    mln_member member = {.run = &run, .index = 0, .size = 1};
+    function(&member, context);
+}
+
+/* After a stall the caller works alone for a while, longer each time; see the header. */
+static void judge(mln_team *team, int64_t stalled_ns, int64_t total_ns) {
+    if (stalled_ns > STALL_NS && stalled_ns > total_ns / 4) {
+        team->alone = team->pause;
+        team->pause = team->pause < LONGEST_PAUSE ? 2 * team->pause : LONGEST_PAUSE;
+    } else {
+        team->pause = FIRST_PAUSE;
+    }
+}
+
+static void run_together(mln_team *team, mln_team_function function, void *context) {
+    mln_run run = {.size = team->size};
+    mln_member member = {.run = &run, .index = 0, .size = team->size};
+    int64_t start = now_ns();
+    team->function = function;
+    team->context = context;
+    team->run = &run;
+    atomic_store_explicit(&team->inside, team->size - 1, memory_order_relaxed);
+    wake(team);
+    function(&member, context);
+    for (int i = 0; atomic_load_explicit(&team->inside, memory_order_acquire) > 0; i++) {
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+    judge(team, run.stalled_ns, now_ns() - start);
+}
+
+void mln_team_run(mln_team *team, mln_team_function function, void *context) {
+    if (team->size == 1 || pthread_mutex_trylock(&team->owner) != 0) {
+        run_alone(function, context);
+        return;
+    }
+    if (team->alone > 0) {
+        team->alone--;
+        run_alone(function, context);
+    } else {
+        run_together(team, function, context);
+    }
+    pthread_mutex_unlock(&team->owner);
+}

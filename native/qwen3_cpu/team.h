@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Threads that go through one function together, with barriers cheap enough for five in a layer:
+ * they spin for a moment, then yield, and sleep between runs. Where another program keeps a
+ * processor busy, waiting for the thread it displaced costs more than that thread brings: runs that
+ * stalled are followed by some in which the caller works alone.
+ */
+#ifndef MLN_CPU_TEAM_H
+#define MLN_CPU_TEAM_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "myelin/status.h"
+
+typedef struct mln_team mln_team;
+
+/* One run, shared by its members. */
+typedef struct mln_run {
+    int32_t size; /* members */
+    _Alignas(64) _Atomic int32_t arrived;
+    _Alignas(64) _Atomic uint32_t phase; /* barriers passed */
+    _Alignas(64) _Atomic int64_t next;   /* first piece of the phase that nobody has claimed */
+    _Alignas(64) int64_t stalled_ns;     /* the caller's waits after it stopped spinning */
+} mln_run;
+
+/* What a member of a run knows. */
+typedef struct mln_member {
+    mln_run *run;
+    int32_t index; /* 0 is the caller */
+    int32_t size;
+} mln_member;
+
+typedef void (*mln_team_function)(mln_member *member, void *context);
+
+/* A team of `threads`, the caller of mln_team_run() among them. */
+myelin_status mln_team_create(mln_team **team, int32_t threads, myelin_error *error);
+void mln_team_free(mln_team *team); /* accepts NULL; nobody may be running */
+int32_t mln_team_size(const mln_team *team);
+
+/*
+ * Calls function(member, context) in every member at once and returns when all have. Any thread may
+ * call; while the team is another's, the caller is the only member. Allocates nothing.
+ */
+void mln_team_run(mln_team *team, mln_team_function function, void *context);
+
+/* Waits until every member has called it as often. Begins a new phase of claims. */
+void mln_barrier(mln_member *member);
+
+/* The next piece of this phase: 0, 1, 2, ..., each handed out once. */
+static inline int64_t mln_claim(const mln_member *member, int64_t pieces) {
+    return atomic_fetch_add_explicit(&member->run->next, pieces, memory_order_relaxed);
+}
+
+#endif

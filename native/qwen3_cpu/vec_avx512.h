@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sixteen lanes in one AVX-512 register. */
+#ifndef MLN_CPU_VEC_AVX512_H
+#define MLN_CPU_VEC_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef __m512 vf;  /* 16 floats */
+typedef __m512i vw; /* 64 raw bytes */
+
+#include "half.h"
+
+INLINE vf vf_zero(void) {
+    return _mm512_setzero_ps();
+}
+INLINE vf vf_set1(float x) {
+    return _mm512_set1_ps(x);
+}
+INLINE vf vf_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+INLINE void vf_store(float *p, vf x) {
+    _mm512_storeu_ps(p, x);
+}
+INLINE vf vf_add(vf a, vf b) {
+    return _mm512_add_ps(a, b);
+}
+INLINE vf vf_sub(vf a, vf b) {
+    return _mm512_sub_ps(a, b);
+}
+INLINE vf vf_mul(vf a, vf b) {
+    return _mm512_mul_ps(a, b);
+}
+INLINE vf vf_div(vf a, vf b) {
+    return _mm512_div_ps(a, b);
+}
+INLINE vf vf_max(vf a, vf b) {
+    return _mm512_max_ps(a, b);
+}
+INLINE vf vf_min(vf a, vf b) {
+    return _mm512_min_ps(a, b);
+}
+INLINE vf vf_abs(vf a) {
+    return _mm512_abs_ps(a);
+}
+/* a * b + c, rounded once */
+INLINE vf vf_fma(vf a, vf b, vf c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+INLINE vf vf_round(vf a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a * 2^n for whole n */
+INLINE vf vf_scale2(vf a, vf n) {
+    return _mm512_scalef_ps(a, n);
+}
+INLINE vf vf_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+INLINE void vf_store_f16(uint16_t *p, vf x) {
+    _mm256_storeu_si256((__m256i *)(void *)p,
+                        _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+INLINE vf vf_load_bf16(const uint16_t *p) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+/* out[i] = (int32_t) x[i] for x within int32_t, rounded to nearest even */
+INLINE void vf_store_int(int32_t *p, vf x) {
+    _mm512_storeu_si512(p, _mm512_cvtps_epi32(x));
+}
+
+INLINE vw vw_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+/* Low and high halves of every byte. */
+INLINE vw vw_low4(vw w) {
+    return _mm512_and_si512(w, _mm512_set1_epi8(15));
+}
+INLINE vw vw_high4(vw w) {
+    return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15));
+}
+
+/* Of 16 pairs of bfloat16 the first ones and the second ones. */
+INLINE vf vw_first(vw w) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+}
+INLINE vf vw_second(vw w) {
+    return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
+}
+
+/* --- fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly ---
+ */
+
+#ifdef __AVX512VNNI__
+typedef struct qacc {
+    __m512i high, low;
+} qacc;
+INLINE qacc q_zero(void) {
+    return (qacc){_mm512_setzero_si512(), _mm512_setzero_si512()};
+}
+/* x = 256 * high + low, bytes of both signed: four highs, then four lows */
+INLINE void q_pack(unsigned char *to, const int32_t *x) {
+    for (int j = 0; j < 4; j++) {
+        int8_t low = (int8_t)x[j];
+        int8_t high = (int8_t)((x[j] - low) >> 8);
+        to[j] = (unsigned char)high;
+        to[4 + j] = (unsigned char)low;
+    }
+}
+INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
+    int32_t part[2];
+    memcpy(part, x, sizeof part);
+    acc.high = _mm512_dpbusd_epi32(acc.high, codes, _mm512_set1_epi32(part[0]));
+    acc.low = _mm512_dpbusd_epi32(acc.low, codes, _mm512_set1_epi32(part[1]));
+    return acc;
+}
+INLINE vf q_total(qacc acc) {
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(acc.high, 8), acc.low));
+}
+#else
+typedef struct qacc {
+    __m512i sum;
+} qacc;
+INLINE qacc q_zero(void) {
+    return (qacc){_mm512_setzero_si512()};
+}
+/* 16-bit activations in the order 0, 2, 1, 3: what the even and the odd bytes of a word meet */
+INLINE void q_pack(unsigned char *to, const int32_t *x) {
+    int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
+    memcpy(to, four, sizeof four);
+}
+INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
+    int32_t part[2];
+    memcpy(part, x, sizeof part);
+    __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(255));
+    __m512i odd = _mm512_srli_epi16(codes, 8);
+    acc.sum = _mm512_add_epi32(acc.sum, _mm512_madd_epi16(even, _mm512_set1_epi32(part[0])));
+    acc.sum = _mm512_add_epi32(acc.sum, _mm512_madd_epi16(odd, _mm512_set1_epi32(part[1])));
+    return acc;
+}
+INLINE vf q_total(qacc acc) {
+    return _mm512_cvtepi32_ps(acc.sum);
+}
+#endif
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sixteen lanes in several registers of VEC_BYTES bytes each (16 or 32), written with the
+ * compiler's vector types: the portable kernels, and those of AVX2 and NEON, which say how a
+ * product is fused with a sum and how halves are widened.
+ */
+#ifndef MLN_CPU_VEC_WIDE_H
+#define MLN_CPU_VEC_WIDE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#include "half.h"
+
+enum { VEC_PARTS = 64 / VEC_BYTES, PART_LANES = VEC_BYTES / 4 };
+
+typedef float part_f __attribute__((vector_size(VEC_BYTES)));
+typedef int32_t part_i __attribute__((vector_size(VEC_BYTES)));
+typedef uint32_t part_u __attribute__((vector_size(VEC_BYTES)));
+typedef struct vf {
+    part_f v[VEC_PARTS];
+} vf;
+typedef struct vw {
+    part_u v[VEC_PARTS];
+} vw;
+
+#define EACH_PART _Pragma("GCC unroll 4") for (int p = 0; p < VEC_PARTS; p++)
+
+INLINE part_f part_set1(float x) {
+    return x - (part_f){0};
+}
+INLINE part_f part_select(part_i mask, part_f yes, part_f no) {
+    return (part_f)((mask & (part_i)yes) | (~mask & (part_i)no));
+}
+INLINE part_f part_fma(part_f a, part_f b, part_f c) {
+#if defined(__FMA__) && VEC_BYTES == 32
+    return (part_f)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (part_f)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+INLINE vf vf_set1(float x) {
+    vf r;
+    EACH_PART r.v[p] = part_set1(x);
+    return r;
+}
+INLINE vf vf_zero(void) {
+    vf r;
+    EACH_PART r.v[p] = (part_f){0};
+    return r;
+}
+INLINE vf vf_load(const float *from) {
+    vf r;
+    EACH_PART memcpy(&r.v[p], from + p * PART_LANES, VEC_BYTES);
+    return r;
+}
+INLINE void vf_store(float *to, vf x) {
+    EACH_PART memcpy(to + p * PART_LANES, &x.v[p], VEC_BYTES);
+}
+INLINE vf vf_add(vf a, vf b) {
+    EACH_PART a.v[p] += b.v[p];
+    return a;
+}
+INLINE vf vf_sub(vf a, vf b) {
+    EACH_PART a.v[p] -= b.v[p];
+    return a;
+}
+INLINE vf vf_mul(vf a, vf b) {
+    EACH_PART a.v[p] *= b.v[p];
+    return a;
+}
+INLINE vf vf_div(vf a, vf b) {
+    EACH_PART a.v[p] /= b.v[p];
+    return a;
+}
+/* Of a NaN and a number the second operand, as x86 has it. */
+INLINE vf vf_max(vf a, vf b) {
+    EACH_PART a.v[p] = part_select(a.v[p] > b.v[p], a.v[p], b.v[p]);
+    return a;
+}
+INLINE vf vf_min(vf a, vf b) {
+    EACH_PART a.v[p] = part_select(a.v[p] < b.v[p], a.v[p], b.v[p]);
+    return a;
+}
+INLINE vf vf_abs(vf a) {
+    EACH_PART a.v[p] = (part_f)((part_u)a.v[p] & 0x7fffffffu);
+    return a;
+}
+INLINE vf vf_fma(vf a, vf b, vf c) {
+    EACH_PART c.v[p] = part_fma(a.v[p], b.v[p], c.v[p]);
+    return c;
+}
+/* To the nearest whole number, even among equals, for |x| < 2^22. */
+INLINE vf vf_round(vf a) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23: its last bit counts ones */
+    EACH_PART {
+        part_f shifted = a.v[p] + part_set1(magic);
+        a.v[p] = shifted - part_set1(magic);
+    }
+    return a;
+}
+/* a * 2^n for whole n; 0 below 2^-126, as the steps of vf_exp() need it. */
+INLINE vf vf_scale2(vf a, vf n) {
+    EACH_PART {
+        part_f least = part_set1(-127.0f);
+        part_f bounded = part_select(n.v[p] < least, least, n.v[p]);
+        part_i exponent = __builtin_convertvector(bounded, part_i) + 127;
+        a.v[p] *= (part_f)(exponent << 23);
+    }
+    return a;
+}
+INLINE vf vf_load_f16(const uint16_t *from) {
+#if defined(__F16C__) && VEC_BYTES == 32
+    vf r;
+    EACH_PART r.v[p] =
+        (part_f)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 8 * p)));
+    return r;
+#else
+    float wide[16];
+    for (int i = 0; i < 16; i++)
+        wide[i] = half_to_float(from[i]);
+    return vf_load(wide);
+#endif
+}
+INLINE void vf_store_f16(uint16_t *to, vf x) {
+    float wide[16];
+    vf_store(wide, x);
+    for (int i = 0; i < 16; i++)
+        to[i] = float_to_half(wide[i]);
+}
+INLINE vf vf_load_bf16(const uint16_t *from) {
+    uint32_t wide[16];
+    for (int i = 0; i < 16; i++)
+        wide[i] = (uint32_t)from[i] << 16;
+    vf r;
+    memcpy(&r, wide, sizeof r);
+    return r;
+}
+INLINE void vf_store_int(int32_t *to, vf x) {
+    EACH_PART {
+        part_i whole = __builtin_convertvector(x.v[p], part_i);
+        memcpy(to + p * PART_LANES, &whole, VEC_BYTES);
+    }
+}
+
+INLINE vw vw_load(const void *from) {
+    vw r;
+    memcpy(&r, from, sizeof r);
+    return r;
+}
+INLINE vw vw_low4(vw w) {
+    EACH_PART w.v[p] &= 0x0f0f0f0fu;
+    return w;
+}
+INLINE vw vw_high4(vw w) {
+    EACH_PART w.v[p] = w.v[p] >> 4 & 0x0f0f0f0fu;
+    return w;
+}
+
+/* Of 16 pairs of bfloat16 the first ones and the second ones. */
+INLINE vf vw_first(vw w) {
+    vf r;
+    EACH_PART r.v[p] = (part_f)(w.v[p] << 16);
+    return r;
+}
+INLINE vf vw_second(vw w) {
+    vf r;
+    EACH_PART r.v[p] = (part_f)(w.v[p] & 0xffff0000u);
+    return r;
+}
+
+/* --- fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly ---
+ */
+
+typedef struct qacc {
+    part_i sum[VEC_PARTS];
+} qacc;
+INLINE qacc q_zero(void) {
+    qacc r;
+    EACH_PART r.sum[p] = (part_i){0};
+    return r;
+}
+INLINE void q_pack(unsigned char *to, const int32_t *x) {
+    int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
+    memcpy(to, four, sizeof four);
+}
+INLINE part_i pair_products(part_u codes, const unsigned char *x) {
+    int16_t two[2];
+    memcpy(two, x, sizeof two);
+#if defined(__AVX2__) && VEC_BYTES == 32
+    int32_t both;
+    memcpy(&both, two, sizeof both);
+    return (part_i)_mm256_madd_epi16((__m256i)codes, _mm256_set1_epi32(both));
+#else
+    return (part_i)(codes & 0xffffu) * two[0] + (part_i)(codes >> 16) * two[1];
+#endif
+}
+INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
+    EACH_PART {
+        acc.sum[p] += pair_products(codes.v[p] & 0x00ff00ffu, x);
+        acc.sum[p] += pair_products(codes.v[p] >> 8 & 0x00ff00ffu, x + 4);
+    }
+    return acc;
+}
+INLINE vf q_total(qacc acc) {
+    vf r;
+    EACH_PART r.v[p] = __builtin_convertvector(acc.sum[p], part_f);
+    return r;
+}
+
+#endif
