@@ -61,7 +61,7 @@ typedef struct run_times {
 
 /* Everything measured of one model as it was opened. */
 typedef struct measurement {
-    const char *plugin;
+    char plugin[64]; /* a copy: the name is the plug-in's, which goes with the model */
     myelin_fusion max_fusion;
     int32_t threads;
     uint64_t weight_bytes;
@@ -156,11 +156,11 @@ static myelin_status run_one(const bench_arguments *a, myelin_model *model, run_
 /* The requests of a batch as they are asked for, and what came of them. */
 typedef struct batch {
     const bench_arguments *arguments;
-    myelin_generation_options options;
-    int32_t **ids; /* [batch] */
+    myelin_generation_options *options; /* [batch] */
+    int32_t **ids;                      /* [batch] */
     int32_t asked;
-    double first_prefill_ms, last_prefill_ms, total_ms;
-    int32_t *tokens; /* of the first */
+    double last_prefill_ms, per_token_ms; /* of the sequence that began last */
+    int32_t *tokens;                      /* of the first */
     myelin_error error;
 } batch;
 
@@ -171,7 +171,7 @@ static bool next_request(void *user, myelin_request *request) {
         return false;
     request->prompt_ids = b->ids[b->asked];
     request->num_prompt_ids = (size_t)(a->depth + a->prefill);
-    request->options = &b->options;
+    request->options = &b->options[b->asked];
     request->tag = b->ids[b->asked++];
     return true;
 }
@@ -182,25 +182,32 @@ static bool on_done(void *user, void *tag, myelin_result *result, const myelin_e
         b->error = *error;
         return false;
     }
-    double prefill = result->prefill_ms;
-    b->first_prefill_ms =
-        b->first_prefill_ms == 0 || prefill < b->first_prefill_ms ? prefill : b->first_prefill_ms;
-    b->last_prefill_ms = prefill > b->last_prefill_ms ? prefill : b->last_prefill_ms;
-    b->total_ms = result->total_ms > b->total_ms ? result->total_ms : b->total_ms;
-    if (tag == b->ids[0] && result->num_tokens == (size_t)b->arguments->decode)
-        memcpy(b->tokens, result->token_ids, result->num_tokens * sizeof *b->tokens);
+    if (result->prefill_ms > b->last_prefill_ms) {
+        b->last_prefill_ms = result->prefill_ms;
+        b->per_token_ms = result->per_token_ms;
+    }
+    if (tag == b->ids[0])
+        memcpy(b->tokens, result->token_ids, (size_t)b->arguments->decode * sizeof *b->tokens);
     return !cli_interrupted();
 }
 
+/* Steps that reading a prompt takes at most, a guess: with fewer tokens a step it takes more. */
+enum { TOKENS_A_STEP = 48 };
+
 /*
- * Several sequences that begin together. Decoding is timed from the first sequence's first token to
- * the end of the last sequence: prompts read in between count against it.
+ * Several sequences. They begin one after the other, as prompts are read, so those that begin first
+ * generate longer: until the last has all its tokens. Its time for a token is then that of a step
+ * of all.
  */
 static myelin_status run_batch(const bench_arguments *a, myelin_model *model, run_times *times,
                                int32_t *tokens, myelin_error *error) {
     size_t count = (size_t)a->batch, length = (size_t)(a->depth + a->prefill);
-    batch b = {.arguments = a, .options = options_of(a->decode), .tokens = tokens};
+    batch b = {.arguments = a, .tokens = tokens};
     b.ids = cli_allocate(count * sizeof *b.ids);
+    b.options = cli_allocate(count * sizeof *b.options);
+    for (size_t i = 0; i < count; i++)
+        b.options[i] =
+            options_of(a->decode + (int32_t)((count - 1 - i) * (length / TOKENS_A_STEP + 2)));
     for (size_t i = 0; i < count; i++)
         b.ids[i] = made_up_ids(length, 7919 * i, myelin_model_config(model)->vocab_size);
     myelin_batch_options options;
@@ -212,13 +219,13 @@ static myelin_status run_batch(const bench_arguments *a, myelin_model *model, ru
         status = b.error.status;
     }
     if (status == MYELIN_OK) {
-        double decode_ms = b.total_ms - b.first_prefill_ms;
         times->prefill = 1000 * (double)(length * count) / b.last_prefill_ms;
-        times->decode = 1000 * (double)count * (a->decode - 1) / decode_ms;
+        times->decode = 1000 * (double)count / b.per_token_ms;
     }
     for (size_t i = 0; i < count; i++)
         free(b.ids[i]);
     free(b.ids);
+    free(b.options);
     return status;
 }
 
@@ -227,7 +234,7 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
     myelin_error error = {0};
     myelin_model_info info = {.size = sizeof info};
     myelin_model_get_info(model, &info);
-    m->plugin = info.plugin;
+    snprintf(m->plugin, sizeof m->plugin, "%s", info.plugin);
     m->max_fusion = info.max_fusion;
     m->threads = info.threads;
     m->weight_bytes = info.weight_bytes;
