@@ -91,17 +91,23 @@ INLINE vf vw_second(vw w) {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
-/* --- fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly ---
+/*
+ * Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly, in
+ * Q_PARTS accumulators that q_total() puts together.
  */
+typedef __m512i qv;
+INLINE qv q_zero(void) {
+    return _mm512_setzero_si512();
+}
+INLINE __m512i q_broadcast(const unsigned char *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+}
 
 #ifdef __AVX512VNNI__
-typedef struct qacc {
-    __m512i high, low;
-} qacc;
-INLINE qacc q_zero(void) {
-    return (qacc){_mm512_setzero_si512(), _mm512_setzero_si512()};
-}
 /* x = 256 * high + low, bytes of both signed: four highs, then four lows */
+#define Q_PARTS 2
 INLINE void q_pack(unsigned char *to, const int32_t *x) {
     for (int j = 0; j < 4; j++) {
         int8_t low = (int8_t)x[j];
@@ -110,39 +116,29 @@ INLINE void q_pack(unsigned char *to, const int32_t *x) {
         to[4 + j] = (unsigned char)low;
     }
 }
-INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
-    int32_t part[2];
-    memcpy(part, x, sizeof part);
-    acc.high = _mm512_dpbusd_epi32(acc.high, codes, _mm512_set1_epi32(part[0]));
-    acc.low = _mm512_dpbusd_epi32(acc.low, codes, _mm512_set1_epi32(part[1]));
-    return acc;
+INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
+    return _mm512_dpbusd_epi32(acc, codes, q_broadcast(x + 4 * part));
 }
-INLINE vf q_total(qacc acc) {
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(acc.high, 8), acc.low));
+INLINE vf q_total(qv high, qv low) {
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
 }
 #else
-typedef struct qacc {
-    __m512i sum;
-} qacc;
-INLINE qacc q_zero(void) {
-    return (qacc){_mm512_setzero_si512()};
-}
 /* 16-bit activations in the order 0, 2, 1, 3: what the even and the odd bytes of a word meet */
+#define Q_PARTS 1
 INLINE void q_pack(unsigned char *to, const int32_t *x) {
     int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
     memcpy(to, four, sizeof four);
 }
-INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
-    int32_t part[2];
-    memcpy(part, x, sizeof part);
+INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
+    (void)part;
     __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(255));
     __m512i odd = _mm512_srli_epi16(codes, 8);
-    acc.sum = _mm512_add_epi32(acc.sum, _mm512_madd_epi16(even, _mm512_set1_epi32(part[0])));
-    acc.sum = _mm512_add_epi32(acc.sum, _mm512_madd_epi16(odd, _mm512_set1_epi32(part[1])));
-    return acc;
+    acc = _mm512_add_epi32(acc, _mm512_madd_epi16(even, q_broadcast(x)));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(odd, q_broadcast(x + 4)));
 }
-INLINE vf q_total(qacc acc) {
-    return _mm512_cvtepi32_ps(acc.sum);
+INLINE vf q_total(qv acc, qv same) {
+    (void)same;
+    return _mm512_cvtepi32_ps(acc);
 }
 #endif
 

@@ -175,14 +175,14 @@ INLINE vf vw_second(vw w) {
     return r;
 }
 
-/* --- fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly ---
- */
+/* Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly. */
+#define Q_PARTS 1
 
-typedef struct qacc {
+typedef struct qv {
     part_i sum[VEC_PARTS];
-} qacc;
-INLINE qacc q_zero(void) {
-    qacc r;
+} qv;
+INLINE qv q_zero(void) {
+    qv r;
     EACH_PART r.sum[p] = (part_i){0};
     return r;
 }
@@ -201,14 +201,16 @@ INLINE part_i pair_products(part_u codes, const unsigned char *x) {
     return (part_i)(codes & 0xffffu) * two[0] + (part_i)(codes >> 16) * two[1];
 #endif
 }
-INLINE qacc q_dot(qacc acc, vw codes, const unsigned char *x) {
+INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
+    (void)part;
     EACH_PART {
         acc.sum[p] += pair_products(codes.v[p] & 0x00ff00ffu, x);
         acc.sum[p] += pair_products(codes.v[p] >> 8 & 0x00ff00ffu, x + 4);
     }
     return acc;
 }
-INLINE vf q_total(qacc acc) {
+INLINE vf q_total(qv acc, qv same) {
+    (void)same;
     vf r;
     EACH_PART r.v[p] = __builtin_convertvector(acc.sum[p], part_f);
     return r;
