@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/harness.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "native/native.h"
 
 harness harness_open(const char *directory, int32_t threads, int32_t dtype) {
     return harness_open_with(mln_composed_plugin(), MYELIN_FUSION_AUTO, directory, threads, dtype);
@@ -26,6 +29,18 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
 void harness_close(harness *h) {
     mln_model_free(h->model);
     mln_checkpoint_free(h->checkpoint);
+}
+
+const myelin_plugin *harness_plugin(const char *name) {
+    if (!strchr(name, '/'))
+        return mln_native_plugin_for(name);
+    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    const myelin_plugin *(*entry)(void);
+    if (!library)
+        return NULL;
+    void *symbol = dlsym(library, MYELIN_PLUGIN_ENTRY);
+    memcpy(&entry, &symbol, sizeof entry);
+    return symbol ? entry() : NULL;
 }
 
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len) {

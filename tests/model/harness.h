@@ -27,6 +27,12 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
                           int32_t threads, int32_t dtype);
 void harness_close(harness *h);
 
+/*
+ * The plug-in a test is told to test: a set of native kernels by name, or the path of a shared
+ * object; NULL when this processor has no such kernels, or the plug-in no device.
+ */
+const myelin_plugin *harness_plugin(const char *name);
+
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len);
 myelin_plugin_context *harness_context(const harness *h, int32_t max_tokens, int32_t max_len);
 

@@ -8,12 +8,13 @@
 #include <string.h>
 
 #include "model/harness.h"
-#include "native/native.h"
+#include "support/checkpoint_builder.h"
+#include "support/temp_directory.h"
 #include "tensor/ops.h"
 
 enum { TOKENS = 100, MAX_LEN = 160 };
 
-/* What is tested: the composed plug-in, or a set of native kernels named on the command line. */
+/* What is tested: the composed plug-in, or what the command line names. */
 static const char *model_directory = MYELIN_TEST_DATA "/models/untied-f16";
 static const myelin_plugin *tested;
 
@@ -197,17 +198,38 @@ static void threads_share_a_model(void **state) {
     }
 }
 
-/* usage: test_model_invariance [KERNELS [MODEL]] */
+/* A model of the head size and with the 4-bit weights of published ones. */
+static char *build_model(void) {
+    checkpoint_spec spec = checkpoint_spec_default();
+    spec.heads = 4;
+    spec.kv_heads = 2;
+    spec.head_dim = 128;
+    spec.dtype = "BF16";
+    spec.bits = 4;
+    spec.group_size = 32;
+    char *directory = temp_directory_make();
+    built_checkpoint *built = builder_make(&spec);
+    builder_write(built, directory);
+    builder_free(built);
+    return directory;
+}
+
+/* usage: test_model_invariance [KERNELS|PLUGIN [MODEL]], "built" for a model built here */
 int main(int argc, char **argv) {
-    tested = argc > 1 ? mln_native_plugin_for(argv[1]) : mln_composed_plugin();
+    tested = argc > 1 ? harness_plugin(argv[1]) : mln_composed_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
     if (argc > 2)
         model_directory = argv[2];
+    char *built = argc > 2 && !strcmp(argv[2], "built") ? build_model() : NULL;
+    if (built)
+        model_directory = built;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_chunks),    cmocka_unit_test(any_threads),
         cmocka_unit_test(any_company),   cmocka_unit_test(truncate_and_redo),
         cmocka_unit_test(greedy_chunks), cmocka_unit_test(threads_share_a_model),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    temp_directory_remove(built);
+    return failed;
 }

@@ -51,7 +51,7 @@ static void check_model(const char *name, const char *directory, int32_t dtype, 
     float *expected = harness_logits(&oracle, ids, count);
     float *found = harness_logits(&native, ids, count);
     difference d = compare(expected, found, count, oracle.vocab);
-    printf("%-12s %-24s rung %d: mean %.2e, largest %.2e, flips %d\n", set, name, fusion, d.mean,
+    printf("%-12.12s %-24s rung %d: mean %.2e, largest %.2e, flips %d\n", set, name, fusion, d.mean,
            d.largest, d.flips);
     if (!(d.mean <= mean) || d.flips > 0)
         fail_msg("%s: mean difference %g (at most %g), %d greedy tokens differ", name, d.mean, mean,
@@ -192,6 +192,51 @@ static void odd_shapes(void **state) {
          .dense_embedding = true,
          .shards = 1,
          .seed = 8},
+        /* the head size of the published models, in each of their ratios */
+        {.vocab = 90,
+         .hidden = 64,
+         .intermediate = 96,
+         .layers = 2,
+         .heads = 4,
+         .kv_heads = 2,
+         .head_dim = 128,
+         .tie = true,
+         .dtype = "BF16",
+         .shards = 1,
+         .seed = 9},
+        {.vocab = 90,
+         .hidden = 64,
+         .intermediate = 96,
+         .layers = 2,
+         .heads = 8,
+         .kv_heads = 2,
+         .head_dim = 128,
+         .tie = true,
+         .dtype = "BF16",
+         .bits = 4,
+         .group_size = 32,
+         .shards = 1,
+         .seed = 10},
+        {.vocab = 90,
+         .hidden = 64,
+         .intermediate = 96,
+         .layers = 1,
+         .heads = 5,
+         .kv_heads = 1,
+         .head_dim = 128,
+         .dtype = "F16",
+         .shards = 1,
+         .seed = 11},
+        {.vocab = 90,
+         .hidden = 64,
+         .intermediate = 96,
+         .layers = 1,
+         .heads = 8,
+         .kv_heads = 1,
+         .head_dim = 128,
+         .dtype = "BF16",
+         .shards = 1,
+         .seed = 12},
     };
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
         char *directory = temp_directory_make(), name[64];
@@ -204,10 +249,10 @@ static void odd_shapes(void **state) {
     }
 }
 
-/* usage: test_native_oracle [KERNELS], the best of this processor when not named */
+/* usage: test_native_oracle [KERNELS|PLUGIN], the best of this processor when not named */
 int main(int argc, char **argv) {
     set = argc > 1 ? argv[1] : "best";
-    tested = argc > 1 ? mln_native_plugin_for(set) : mln_native_plugin();
+    tested = argc > 1 ? harness_plugin(set) : mln_native_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(fixtures), cmocka_unit_test(demo),

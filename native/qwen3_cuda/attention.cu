@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rotary embedding, the KV cache, and attention over it in splits at fixed positions. */
+#include <cuda_fp16.h>
+#include <float.h>
+#include <stdint.h>
+
+#include "cuda_kernels.h"
+#include "device.cuh"
+
+namespace {
+
+constexpr int kThreads = 128, kSplit = MLN_CUDA_SPLIT;
+
+template <int HALF> struct Cached;
+template <> struct Cached<1> {
+    typedef __half type;
+    __device__ static float2 pair(const __half *p) {
+        return __half22float2(*reinterpret_cast<const __half2 *>(p));
+    }
+    __device__ static float get(__half x) {
+        return __half2float(x);
+    }
+    /* The largest number a half can hold instead of infinity. */
+    __device__ static __half put(float x) {
+        return __float2half_rn(fminf(fmaxf(x, -65504.0f), 65504.0f));
+    }
+};
+template <> struct Cached<0> {
+    typedef float type;
+    __device__ static float2 pair(const float *p) {
+        return *reinterpret_cast<const float2 *>(p);
+    }
+    __device__ static float get(float x) {
+        return x;
+    }
+    __device__ static float put(float x) {
+        return x;
+    }
+};
+
+/* Keys (part 0) or values (part 1) of a kv head: [capacity, D]. */
+template <int HALF>
+__device__ typename Cached<HALF>::type *cache_of(const mln_cuda_attention &p,
+                                                 const mln_cuda_row &row, int part, int head) {
+    int64_t index = ((int64_t)p.layer * 2 + part) * p.kv_heads + head;
+    return reinterpret_cast<typename Cached<HALF>::type *>(row.cache) +
+           index * row.capacity * p.head_dim;
+}
+
+/* angles[token, D / 2]: cosine and sine of each token's position */
+__global__ void angles_kernel(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
+                              float scale, int half) {
+    for (int i = threadIdx.x; i < half; i += blockDim.x) {
+        float angle = (float)rows[blockIdx.x].position * inv_freq[i];
+        angles[(int64_t)blockIdx.x * half + i] =
+            make_float2(cosf(angle) * scale, sinf(angle) * scale);
+    }
+}
+
+/* out[D] = rotate(norm(x[D])) * scale by one warp; out may be shared memory. */
+__device__ void prepare_head(float *out, const float *x, const float *norm,
+                             const mln_cuda_attention &p, int token, float scale) {
+    int lane = threadIdx.x % 32, half = p.head_dim / 2;
+    const float2 *angles = p.angles + (int64_t)token * half;
+    float squares = 0.0f;
+    for (int d = lane; d < p.head_dim; d += 32)
+        squares = fmaf(x[d], x[d], squares);
+    float factor = 1.0f / sqrtf(warp_sum(squares) / (float)p.head_dim + p.eps);
+    for (int i = lane; i < half; i += 32) {
+        float2 angle = angles[i]; /* cosine and sine */
+        float c = angle.x, s = angle.y;
+        float a = x[i] * factor * norm[i], b = x[i + half] * factor * norm[i + half];
+        out[i] = (a * c - b * s) * scale;
+        out[i + half] = (b * c + a * s) * scale;
+    }
+}
+
+__device__ const float *qkv_row(const mln_cuda_attention &p, int token) {
+    return p.qkv + (int64_t)token * (p.heads + 2 * p.kv_heads) * p.head_dim;
+}
+
+/* Key and value of one token and kv head into the cache. One warp a (token, head). */
+template <int HALF> __global__ void prepare_kernel(mln_cuda_attention p) {
+    extern __shared__ float keys[];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, D = p.head_dim;
+    int index = blockIdx.x * (blockDim.x / 32) + warp;
+    if (index >= p.tokens * p.kv_heads)
+        return;
+    int token = index / p.kv_heads, head = index % p.kv_heads;
+    mln_cuda_row row = p.rows[token];
+    const float *k = qkv_row(p, token) + (p.heads + head) * D, *v = k + p.kv_heads * D;
+    float *key = keys + warp * D;
+    prepare_head(key, k, p.k_norm, p, token, 1.0f);
+    __syncwarp();
+    auto *to_key = cache_of<HALF>(p, row, 0, head) + (int64_t)row.position * D;
+    auto *to_value = cache_of<HALF>(p, row, 1, head) + (int64_t)row.position * D;
+    for (int d = lane; d < D; d += 32) {
+        to_key[d] = Cached<HALF>::put(key[d]);
+        to_value[d] = Cached<HALF>::put(v[d]);
+    }
+}
+
+/* attended[d] of one (token, head): its splits put together in ascending order. */
+__device__ float combined(const mln_cuda_attention &p, int token, int head, int splits, int d) {
+    int stride = p.head_dim + 2;
+    const float *partial = p.partial + (int64_t)(token * p.heads + head) * p.max_splits * stride;
+    float most = -INFINITY, out = 0.0f, sum = 0.0f;
+    for (int s = 0; s < splits; s++)
+        most = fmaxf(most, __ldcg(partial + s * stride + p.head_dim));
+    for (int s = 0; s < splits; s++) {
+        float weight = expf(__ldcg(partial + s * stride + p.head_dim) - most);
+        out = fmaf(__ldcg(partial + s * stride + d), weight, out);
+        sum = fmaf(__ldcg(partial + s * stride + p.head_dim + 1), weight, sum);
+    }
+    return out / sum;
+}
+
+/*
+ * The block of a (token, kv head) that ends last puts all splits together. Which one that is makes
+ * no difference: the order of the sum is by position.
+ */
+__device__ void combine_if_last(const mln_cuda_attention &p, int token, int head, int splits) {
+    __shared__ bool last;
+    int group = p.heads / p.kv_heads;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int32_t *done = p.done + token * p.kv_heads + head;
+        last = atomicAdd(done, 1) == splits - 1;
+        if (last)
+            *done = 0; /* ready for the next layer */
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    __threadfence();
+    for (int i = threadIdx.x; i < group * p.head_dim; i += blockDim.x)
+        p.attended[(int64_t)(token * p.heads + head * group) * p.head_dim + i] =
+            combined(p, token, head * group + i / p.head_dim, splits, i % p.head_dim);
+}
+
+/* One split of one token's positions for the query heads of one kv head; grid [kv_heads, splits,
+ * tokens]. Shared: q [group][D], scores [group][SPLIT], key and value of the own position [2][D].
+ */
+template <int HALF>
+__global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) {
+    extern __shared__ float shared[];
+    int head = blockIdx.x, split = blockIdx.y, token = blockIdx.z;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, D = p.head_dim;
+    int group = p.heads / p.kv_heads;
+    dependency_wait();
+    dependency_launch();
+    mln_cuda_row row = p.rows[token];
+    int first = split * kSplit, count = min(kSplit, row.position + 1 - first);
+    if (count <= 0)
+        return;
+    float *q = shared, *scores = q + group * D, *own = scores + group * kSplit;
+    bool mine = p.own && row.position < first + kSplit; /* the own position is in this split */
+    const float *qkv = qkv_row(p, token);
+    float scale = 1.0f / sqrtf((float)D);
+    for (int h = warp; h < group; h += kThreads / 32)
+        prepare_head(q + h * D, qkv + (head * group + h) * D, p.q_norm, p, token, scale);
+    auto *keys = cache_of<HALF>(p, row, 0, head);
+    auto *values = cache_of<HALF>(p, row, 1, head);
+    if (mine) {
+        const float *k = qkv + (p.heads + head) * D, *v = k + p.kv_heads * D;
+        if (warp == kThreads / 32 - 1) {
+            prepare_head(own, k, p.k_norm, p, token, 1.0f);
+            __syncwarp();
+        }
+        __syncthreads();
+        int64_t at = (int64_t)row.position * D;
+        for (int d = threadIdx.x; d < D; d += kThreads) {
+            auto key = Cached<HALF>::put(own[d]), value = Cached<HALF>::put(v[d]);
+            keys[at + d] = key;
+            values[at + d] = value;
+        }
+    }
+    __syncthreads(); /* the writes to the cache are seen by this block's reads after it */
+    for (int j = warp; j < count; j += kThreads / 32) {
+        const auto *key = keys + (int64_t)(first + j) * D;
+        float dot[MLN_CUDA_MAX_GROUP];
+#pragma unroll
+        for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+            dot[h] = 0.0f;
+        for (int i = 2 * lane; i < D; i += 64) {
+            float2 k = Cached<HALF>::pair(key + i);
+#pragma unroll
+            for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+                if (h < group) {
+                    dot[h] = fmaf(k.x, q[h * D + i], dot[h]);
+                    dot[h] = fmaf(k.y, q[h * D + i + 1], dot[h]);
+                }
+        }
+#pragma unroll
+        for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+            if (h < group) {
+                float sum = warp_sum(dot[h]);
+                if (lane == 0)
+                    scores[h * kSplit + j] = sum;
+            }
+    }
+    __syncthreads();
+    for (int h = warp; h < group; h += kThreads / 32) {
+        float *s = scores + h * kSplit;
+        float a = lane < count ? s[lane] : -INFINITY;
+        float b = lane + 32 < count ? s[lane + 32] : -INFINITY;
+        float largest = warp_max(fmaxf(a, b));
+        a = lane < count ? expf(a - largest) : 0.0f;
+        b = lane + 32 < count ? expf(b - largest) : 0.0f;
+        s[lane] = a;
+        s[lane + 32] = b;
+        float sum = warp_sum(a + b);
+        if (lane == 0) {
+            float *state =
+                p.partial +
+                ((int64_t)(token * p.heads + head * group + h) * p.max_splits + split) * (D + 2) +
+                D;
+            state[0] = largest;
+            state[1] = sum;
+        }
+    }
+    __syncthreads();
+    for (int d = threadIdx.x; d < D; d += kThreads) {
+        float acc[MLN_CUDA_MAX_GROUP];
+#pragma unroll
+        for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+            acc[h] = 0.0f;
+#pragma unroll 8
+        for (int j = 0; j < count; j++) {
+            float v = Cached<HALF>::get(values[(int64_t)(first + j) * D + d]);
+#pragma unroll
+            for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+                if (h < group)
+                    acc[h] = fmaf(v, scores[h * kSplit + j], acc[h]);
+        }
+#pragma unroll
+        for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
+            if (h < group)
+                p.partial[((int64_t)(token * p.heads + head * group + h) * p.max_splits + split) *
+                              (D + 2) +
+                          d] = acc[h];
+    }
+    combine_if_last(p, token, head, row.position / kSplit + 1);
+}
+
+/*
+ * The same for the head_dim of every published model, 128, in 16 bits: a warp takes 16 keys, all of
+ * whose bytes are under way before the queries are there.
+ */
+template <int G> __global__ void __launch_bounds__(kThreads) attend_128(mln_cuda_attention p) {
+    constexpr int D = 128, WARPS = kThreads / 32, KEYS = kSplit / WARPS;
+    __shared__ __align__(16) float q[G][D], own[D], parts[WARPS][G][D];
+    __shared__ float scores[G][kSplit], states[G][2];
+    int head = blockIdx.x, split = blockIdx.y, token = blockIdx.z;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    mln_cuda_row row = p.rows[token];
+    int first = split * kSplit, count = min(kSplit, row.position + 1 - first);
+    bool mine = p.own && count > 0 && row.position < first + kSplit;
+    auto *keys = cache_of<1>(p, row, 0, head);
+    auto *values = cache_of<1>(p, row, 1, head);
+    int valid = mine ? count - 1 : count; /* keys that earlier kernels have stored */
+    uint2 k[KEYS], v[KEYS];
+    if (p.own) { /* else they may be those of the kernel that is waited for */
+#pragma unroll
+        for (int j = 0; j < KEYS; j++)
+            if (warp * KEYS + j < valid)
+                k[j] = reinterpret_cast<const uint2 *>(keys + (int64_t)(first + warp * KEYS + j) *
+                                                                  D)[lane];
+    }
+    dependency_wait();
+    dependency_launch();
+    if (count <= 0)
+        return;
+    if (!p.own) {
+#pragma unroll
+        for (int j = 0; j < KEYS; j++)
+            if (warp * KEYS + j < valid)
+                k[j] = reinterpret_cast<const uint2 *>(keys + (int64_t)(first + warp * KEYS + j) *
+                                                                  D)[lane];
+    }
+#pragma unroll
+    for (int j = 0; j < KEYS; j++)
+        if (warp * KEYS + j < valid)
+            v[j] = reinterpret_cast<const uint2 *>(values +
+                                                   (int64_t)(first + warp * KEYS + j) * D)[lane];
+    const float *qkv = qkv_row(p, token);
+    for (int h = warp; h < G; h += WARPS)
+        prepare_head(q[h], qkv + (head * G + h) * D, p.q_norm, p, token, 1.0f / sqrtf(D));
+    if (mine && warp == WARPS - 1)
+        prepare_head(own, qkv + (p.heads + head) * D, p.k_norm, p, token, 1.0f);
+    __syncthreads();
+    if (mine) {
+        const float *value = qkv + (p.heads + p.kv_heads + head) * D;
+        int64_t at = (int64_t)row.position * D;
+        int j = count - 1 - warp * KEYS;
+        alignas(8) __half own_key[4], own_value[4];
+        for (int i = 0; i < 4; i++) {
+            own_key[i] = Cached<1>::put(own[4 * lane + i]);
+            own_value[i] = Cached<1>::put(value[4 * lane + i]);
+        }
+        if (j >= 0 && j < KEYS) { /* in this warp's share */
+#pragma unroll
+            for (int i = 0; i < KEYS; i++)
+                if (i == j) {
+                    k[i] = *reinterpret_cast<uint2 *>(own_key);
+                    v[i] = *reinterpret_cast<uint2 *>(own_value);
+                }
+            reinterpret_cast<uint2 *>(keys + at)[lane] = *reinterpret_cast<uint2 *>(own_key);
+            reinterpret_cast<uint2 *>(values + at)[lane] = *reinterpret_cast<uint2 *>(own_value);
+        }
+    }
+    float4 mine_q[G];
+#pragma unroll
+    for (int h = 0; h < G; h++)
+        mine_q[h] = reinterpret_cast<const float4 *>(q[h])[lane];
+#pragma unroll
+    for (int j = 0; j < KEYS; j++) {
+        if (warp * KEYS + j >= count)
+            break;
+        float2 a = __half22float2(*reinterpret_cast<__half2 *>(&k[j].x));
+        float2 b = __half22float2(*reinterpret_cast<__half2 *>(&k[j].y));
+#pragma unroll
+        for (int h = 0; h < G; h++) {
+            float dot = a.x * mine_q[h].x;
+            dot = fmaf(a.y, mine_q[h].y, dot);
+            dot = fmaf(b.x, mine_q[h].z, dot);
+            dot = warp_sum(fmaf(b.y, mine_q[h].w, dot));
+            if (lane == 0)
+                scores[h][warp * KEYS + j] = dot;
+        }
+    }
+    __syncthreads();
+    for (int h = warp; h < G; h += WARPS) {
+        float a = lane < count ? scores[h][lane] : -INFINITY;
+        float b = lane + 32 < count ? scores[h][lane + 32] : -INFINITY;
+        float largest = warp_max(fmaxf(a, b));
+        a = lane < count ? expf(a - largest) : 0.0f;
+        b = lane + 32 < count ? expf(b - largest) : 0.0f;
+        scores[h][lane] = a;
+        scores[h][lane + 32] = b;
+        float sum = warp_sum(a + b);
+        if (lane == 0) {
+            states[h][0] = largest;
+            states[h][1] = sum;
+        }
+    }
+    __syncthreads();
+    float4 acc[G];
+#pragma unroll
+    for (int h = 0; h < G; h++)
+        acc[h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+    for (int j = 0; j < KEYS; j++) {
+        if (warp * KEYS + j >= count)
+            break;
+        float2 a = __half22float2(*reinterpret_cast<__half2 *>(&v[j].x));
+        float2 b = __half22float2(*reinterpret_cast<__half2 *>(&v[j].y));
+#pragma unroll
+        for (int h = 0; h < G; h++) {
+            float weight = scores[h][warp * KEYS + j];
+            acc[h].x = fmaf(a.x, weight, acc[h].x);
+            acc[h].y = fmaf(a.y, weight, acc[h].y);
+            acc[h].z = fmaf(b.x, weight, acc[h].z);
+            acc[h].w = fmaf(b.y, weight, acc[h].w);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < G; h++)
+        reinterpret_cast<float4 *>(parts[warp][h])[lane] = acc[h];
+    __syncthreads();
+    int splits = row.position / kSplit + 1;
+    for (int i = threadIdx.x; i < G * (D + 2); i += kThreads) {
+        int h = i / (D + 2), d = i % (D + 2);
+        float x = d < D ? ((parts[0][h][d] + parts[1][h][d]) + parts[2][h][d]) + parts[3][h][d]
+                        : states[h][d - D];
+        if (splits == 1 && d < D) /* the only split: as combined() would have it, e^0 = 1 */
+            p.attended[(int64_t)(token * p.heads + head * G + h) * D + d] = x / states[h][1];
+        else
+            p.partial[((int64_t)(token * p.heads + head * G + h) * p.max_splits + split) * (D + 2) +
+                      d] = x;
+    }
+    if (splits > 1)
+        combine_if_last(p, token, head, splits);
+}
+
+template <typename Kernel>
+cudaError_t launch(Kernel kernel, dim3 grid, unsigned threads, size_t shared, bool early,
+                   const mln_cuda_attention &p, cudaStream_t stream) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, p);
+}
+
+} // namespace
+
+extern "C" cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows,
+                                              const float *inv_freq, float scale, int32_t half,
+                                              int32_t tokens, cudaStream_t stream) {
+    angles_kernel<<<(unsigned)tokens, 64, 0, stream>>>(angles, rows, inv_freq, scale, half);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *p, cudaStream_t stream) {
+    int warps = 4, count = p->tokens * p->kv_heads;
+    dim3 grid((unsigned)((count + warps - 1) / warps));
+    size_t shared = (size_t)(warps * p->head_dim) * sizeof(float);
+    return p->half_cache ? launch(prepare_kernel<1>, grid, 128, shared, false, *p, stream)
+                         : launch(prepare_kernel<0>, grid, 128, shared, false, *p, stream);
+}
+
+extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaStream_t stream) {
+    int group = p->heads / p->kv_heads;
+    dim3 grid((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens);
+    if (p->half_cache && p->head_dim == 128) {
+        switch (group) {
+        case 1:
+            return launch(attend_128<1>, grid, kThreads, 0, p->early, *p, stream);
+        case 2:
+            return launch(attend_128<2>, grid, kThreads, 0, p->early, *p, stream);
+        case 4:
+            return launch(attend_128<4>, grid, kThreads, 0, p->early, *p, stream);
+        case 5:
+            return launch(attend_128<5>, grid, kThreads, 0, p->early, *p, stream);
+        case 8:
+            return launch(attend_128<8>, grid, kThreads, 0, p->early, *p, stream);
+        default:
+            break;
+        }
+    }
+    size_t shared = (size_t)(group * (p->head_dim + kSplit) + 2 * p->head_dim) * sizeof(float);
+    return p->half_cache ? launch(attend_kernel<1>, grid, kThreads, shared, p->early, *p, stream)
+                         : launch(attend_kernel<0>, grid, kThreads, shared, p->early, *p, stream);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The kernels of the NVIDIA plug-in as the host side in C sees them: one function that launches
+ * each. Activations are float; every output is summed in one order, whatever the number of rows:
+ * lane l of a warp takes the 16-byte vectors l, l + 32, ... of a weight row in order, products
+ * fused, and a butterfly adds up the lanes.
+ */
+#ifndef MLN_CUDA_KERNELS_H
+#define MLN_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+#include <vector_types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum mln_cuda_kind {
+    MLN_CUDA_F32,
+    MLN_CUDA_F16,
+    MLN_CUDA_BF16,
+    MLN_CUDA_Q4,
+    MLN_CUDA_Q8
+} mln_cuda_kind;
+
+enum {
+    MLN_CUDA_SPLIT = 64,     /* keys a block attends to; splits lie at fixed positions */
+    MLN_CUDA_MAX_GROUP = 16, /* query heads of one kv head */
+    MLN_CUDA_MAX_HEAD_DIM = 256,
+    MLN_CUDA_WARPS = 4, /* of a block of linear() */
+    MLN_CUDA_MAX_SMEM = 200 << 10
+};
+
+/* A weight matrix in device memory: rows of `pitch` bytes, a multiple of 16, zeros at the end. */
+typedef struct mln_cuda_matrix {
+    int32_t kind;        /* a mln_cuda_kind */
+    int32_t group;       /* Q4, Q8 */
+    int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
+    int32_t reserved;
+    int64_t rows, columns;
+    int64_t pitch;
+    unsigned char *data;
+    void *scales, *biases; /* Q4, Q8: [rows, columns / group] */
+} mln_cuda_matrix;
+
+/* A row of the call: a token of some sequence. In device memory. */
+typedef struct mln_cuda_row {
+    unsigned char *cache; /* [layers, 2 (keys, values), kv_heads, capacity, D] */
+    int32_t capacity;
+    int32_t position;
+    int32_t id;
+    int32_t step; /* of decode_greedy() */
+} mln_cuda_row;
+
+typedef enum mln_cuda_epilogue {
+    MLN_CUDA_STORE, /* out[t, row] = y */
+    MLN_CUDA_ADD,   /* out[t, row] += y */
+    MLN_CUDA_GATED, /* out[t, row] = silu(y) * y', y' the product with the second matrix */
+    MLN_CUDA_GATE,  /* out[t, row] = silu(y) * out[t, row] */
+    MLN_CUDA_ARGMAX /* best[t, block] = the largest y of the block and its row */
+} mln_cuda_epilogue;
+
+/* The largest logit so far, the lowest id among equals. */
+typedef struct mln_cuda_best {
+    float value;
+    int32_t id; /* INT32_MAX: none, all were NaN */
+} mln_cuda_best;
+
+typedef struct mln_cuda_linear {
+    mln_cuda_matrix weight;
+    mln_cuda_matrix second; /* GATED: up_proj; else unused */
+    const float *x;         /* [tokens, columns], rows x_stride apart */
+    const int32_t *order;   /* token t reads row order[t] of x; NULL: t */
+    const float *norm;      /* RMS norm of x with these weights first; NULL: none */
+    float *out;             /* [tokens, out_stride] */
+    mln_cuda_best *best;
+    int64_t x_stride, out_stride;
+    int32_t tokens;
+    int32_t epilogue;
+    float eps;
+    int32_t wait; /* a programmatic dependency: begins before the kernel before it has ended */
+} mln_cuda_linear;
+
+typedef struct mln_cuda_attention {
+    const mln_cuda_row *rows;
+    float *qkv;                   /* [tokens, Q + 2 K] */
+    float *attended;              /* [tokens, Q] */
+    float *partial;               /* [tokens, heads, max_splits, D + 2] values, maximum, sum */
+    const float *q_norm, *k_norm; /* [D] */
+    const float2 *angles;         /* [tokens, D / 2] cosine and sine of each token's position */
+    int32_t *done;                /* [tokens, kv_heads] zeros: splits that have ended */
+    float eps;
+    int32_t layer, heads, kv_heads, head_dim;
+    int32_t tokens, max_splits, half_cache;
+    int32_t early; /* may begin before the kernel before it has ended */
+    int32_t own;   /* each row is its sequence's only one: keys are prepared as they are needed */
+} mln_cuda_attention;
+
+/* Blocks of a linear() of `tokens` with the ARGMAX epilogue: entries of `best` for each token. */
+int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
+
+cudaError_t mln_cuda_linear_launch(const mln_cuda_linear *linear, cudaStream_t stream);
+/* out[t] = row rows[t].id of the embedding */
+cudaError_t mln_cuda_embed_launch(float *out, const mln_cuda_matrix *weight,
+                                  const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream);
+/* Norm and rotation of queries and keys; keys and values into the cache. Before attend, unless
+ * `own`. */
+cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+/* angles[tokens, half] of the rows' positions, times `scale`. */
+cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
+                                   float scale, int32_t half, int32_t tokens, cudaStream_t stream);
+/* rows[t].id = the best of best[t, blocks]; out_ids[t * steps + rows[t].step]; on to the next
+ * position. */
+cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t blocks, mln_cuda_row *rows,
+                                 int32_t *out_ids, const int32_t *steps, int32_t tokens,
+                                 cudaStream_t stream);
+/* Lets the linear() kernels use as much shared memory as they may ask for; once per device. */
+cudaError_t mln_cuda_prepare_device(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forward pass as a sequence of kernels on the context's stream. The rungs of the ladder differ
+ * in where the host waits for the device: after every operation, after every block, after every
+ * layer, after every token, or after a chunk of them.
+ */
+#include "internal.h"
+
+/* Waits when the rung ends a native call here: those below `rung` do. */
+static cudaError_t boundary(const myelin_plugin_context *c, cudaError_t error, int32_t rung) {
+    int32_t fusion = c->model->fusion;
+    if (error != cudaSuccess || fusion == MYELIN_FUSION_AUTO || fusion >= rung)
+        return error;
+    return cudaStreamSynchronize(c->stream);
+}
+
+static mln_cuda_linear describe(const myelin_plugin_context *c, const mln_cuda_matrix *weight,
+                                const float *x, float *out, int64_t out_stride, int32_t tokens) {
+    return (mln_cuda_linear){.weight = *weight,
+                             .x = x,
+                             .x_stride = weight->columns,
+                             .out = out,
+                             .out_stride = out_stride,
+                             .tokens = tokens,
+                             .epilogue = MLN_CUDA_STORE,
+                             .eps = (float)c->model->config.rms_norm_eps,
+                             .wait = c->model->early};
+}
+
+static cudaError_t project_qkv(myelin_plugin_context *c, const mln_cuda_layer *layer,
+                               int32_t tokens) {
+    const myelin_config *config = &c->model->config;
+    int64_t width =
+        (int64_t)(config->num_attention_heads + 2 * config->num_key_value_heads) * config->head_dim;
+    float *out = c->qkv;
+    cudaError_t error = cudaSuccess;
+    for (int32_t i = 0; i < layer->num_qkv && error == cudaSuccess; i++) {
+        mln_cuda_linear linear = describe(c, &layer->qkv[i], c->residual, out, width, tokens);
+        linear.norm = layer->input_layernorm;
+        error =
+            boundary(c, mln_cuda_linear_launch(&linear, c->stream), MYELIN_FUSION_ATTENTION_BLOCK);
+        out += layer->qkv[i].rows;
+    }
+    return error;
+}
+
+/* Attention of `count` tokens from row `first` on. */
+static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
+                          int32_t first, int32_t count, int32_t splits, bool own) {
+    const myelin_config *config = &c->model->config;
+    int64_t q_width = (int64_t)config->num_attention_heads * config->head_dim;
+    int64_t width = q_width + 2 * (int64_t)config->num_key_value_heads * config->head_dim;
+    mln_cuda_attention attention = {.rows = c->rows + first,
+                                    .qkv = c->qkv + first * width,
+                                    .attended = c->attended + first * q_width,
+                                    .partial = c->partial,
+                                    .q_norm = layer->q_norm,
+                                    .k_norm = layer->k_norm,
+                                    .angles = c->angles + (int64_t)first * (config->head_dim / 2),
+                                    .done = c->done,
+                                    .eps = (float)config->rms_norm_eps,
+                                    .layer = index,
+                                    .heads = config->num_attention_heads,
+                                    .kv_heads = config->num_key_value_heads,
+                                    .head_dim = config->head_dim,
+                                    .tokens = count,
+                                    .max_splits = splits,
+                                    .half_cache = c->model->half_cache,
+                                    .early = own && c->model->early,
+                                    .own = own};
+    return boundary(c, mln_cuda_attend_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
+}
+
+/* All keys are in the cache before anyone attends to them. */
+static cudaError_t prepare(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
+                           int32_t tokens) {
+    const myelin_config *config = &c->model->config;
+    mln_cuda_attention attention = {.rows = c->rows,
+                                    .qkv = c->qkv,
+                                    .q_norm = layer->q_norm,
+                                    .k_norm = layer->k_norm,
+                                    .angles = c->angles,
+                                    .eps = (float)config->rms_norm_eps,
+                                    .layer = index,
+                                    .heads = config->num_attention_heads,
+                                    .kv_heads = config->num_key_value_heads,
+                                    .head_dim = config->head_dim,
+                                    .tokens = tokens,
+                                    .half_cache = c->model->half_cache};
+    return boundary(c, mln_cuda_prepare_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
+}
+
+static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int32_t tokens,
+                                   int32_t splits, bool own) {
+    const mln_cuda_layer *layer = &c->model->layers[index];
+    cudaError_t error = project_qkv(c, layer, tokens);
+    if (error == cudaSuccess && !own)
+        error = prepare(c, layer, index, tokens);
+    for (int32_t first = 0; first < tokens && error == cudaSuccess; first += c->attend_tokens) {
+        int32_t rest = tokens - first;
+        error = attend(c, layer, index, first, rest < c->attend_tokens ? rest : c->attend_tokens,
+                       splits, own);
+    }
+    if (error != cudaSuccess)
+        return error;
+    mln_cuda_linear o =
+        describe(c, &layer->o_proj, c->attended, c->residual, c->model->config.hidden_size, tokens);
+    o.epilogue = MLN_CUDA_ADD;
+    return boundary(c, mln_cuda_linear_launch(&o, c->stream), MYELIN_FUSION_LAYER);
+}
+
+/* gated = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
+static cudaError_t project_gated(myelin_plugin_context *c, const mln_cuda_layer *layer,
+                                 int32_t tokens) {
+    int64_t width = c->model->config.intermediate_size;
+    mln_cuda_linear gate = describe(c, &layer->gate_proj, c->residual, c->gated, width, tokens);
+    gate.norm = layer->post_attention_layernorm;
+    gate.second = layer->up_proj;
+    gate.epilogue = layer->gated ? MLN_CUDA_GATED : MLN_CUDA_GATE;
+    cudaError_t error = cudaSuccess;
+    if (!layer->gated) {
+        mln_cuda_linear up = describe(c, &layer->up_proj, c->residual, c->gated, width, tokens);
+        up.norm = layer->post_attention_layernorm;
+        error = boundary(c, mln_cuda_linear_launch(&up, c->stream), MYELIN_FUSION_MLP);
+    }
+    if (error != cudaSuccess)
+        return error;
+    return boundary(c, mln_cuda_linear_launch(&gate, c->stream), MYELIN_FUSION_MLP);
+}
+
+static cudaError_t mlp_block(myelin_plugin_context *c, int32_t index, int32_t tokens) {
+    const mln_cuda_layer *layer = &c->model->layers[index];
+    cudaError_t error = project_gated(c, layer, tokens);
+    if (error != cudaSuccess)
+        return error;
+    mln_cuda_linear down =
+        describe(c, &layer->down_proj, c->gated, c->residual, c->model->config.hidden_size, tokens);
+    down.epilogue = MLN_CUDA_ADD;
+    return boundary(c, mln_cuda_linear_launch(&down, c->stream), MYELIN_FUSION_GREEDY);
+}
+
+cudaError_t mln_cuda_layers(myelin_plugin_context *c, int32_t tokens, int32_t splits, bool own) {
+    cudaError_t error =
+        mln_cuda_embed_launch(c->residual, &c->model->embed_tokens, c->rows, tokens, c->stream);
+    const myelin_config *config = &c->model->config;
+    if (error == cudaSuccess)
+        error = mln_cuda_angles_launch(c->angles, c->rows, c->model->inv_freq,
+                                       (float)config->rope.attention_factor, config->head_dim / 2,
+                                       tokens, c->stream);
+    for (int32_t l = 0; l < c->model->config.num_hidden_layers && error == cudaSuccess; l++) {
+        error = attention_block(c, l, tokens, splits, own);
+        if (error == cudaSuccess)
+            error = mlp_block(c, l, tokens);
+    }
+    return error;
+}
+
+cudaError_t mln_cuda_head(myelin_plugin_context *c, int32_t count) {
+    mln_cuda_linear head =
+        describe(c, &c->model->lm_head, c->residual, c->logits, c->model->config.vocab_size, count);
+    head.norm = c->model->norm;
+    head.order = c->wanted;
+    head.wait = 0;
+    return mln_cuda_linear_launch(&head, c->stream);
+}
+
+cudaError_t mln_cuda_greedy(myelin_plugin_context *c, int32_t count, int32_t splits) {
+    cudaError_t error = mln_cuda_layers(c, count, splits, true);
+    if (error != cudaSuccess)
+        return error;
+    mln_cuda_linear head = describe(c, &c->model->lm_head, c->residual, c->logits, 0, count);
+    head.norm = c->model->norm;
+    head.epilogue = MLN_CUDA_ARGMAX;
+    head.best = c->best;
+    error = mln_cuda_linear_launch(&head, c->stream);
+    if (error != cudaSuccess)
+        return error;
+    return mln_cuda_pick_launch(c->best, mln_cuda_argmax_blocks(&c->model->lm_head, count), c->rows,
+                                c->out_ids, c->steps, count, c->stream);
+}

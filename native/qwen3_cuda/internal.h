@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the host side of the NVIDIA plug-in shares: its objects, and who calls whom. */
+#ifndef MLN_CUDA_INTERNAL_H
+#define MLN_CUDA_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cuda_kernels.h"
+#include "myelin/plugin.h"
+
+typedef struct mln_cuda_layer {
+    mln_cuda_matrix qkv[3]; /* q_proj, k_proj, v_proj; or all in the first, rows after each other */
+    int32_t num_qkv;        /* 1 or 3 */
+    mln_cuda_matrix o_proj, gate_proj, up_proj, down_proj;
+    bool gated; /* gate_proj and up_proj are stored alike: one launch */
+    float *input_layernorm, *post_attention_layernorm; /* [H] */
+    float *q_norm, *k_norm;                            /* [D] */
+} mln_cuda_layer;
+
+struct myelin_plugin_model {
+    myelin_config config;
+    int32_t fusion;
+    bool early;      /* compute capability 9: kernels may begin before the last has ended */
+    bool half_cache; /* keys and values in binary16; else float */
+    mln_cuda_layer *layers;
+    mln_cuda_matrix embed_tokens, lm_head;
+    float *norm;          /* [H] */
+    float *inv_freq;      /* [D / 2] */
+    unsigned char *arena; /* device memory that owns all of it */
+};
+
+struct myelin_plugin_sequence {
+    const myelin_plugin_model *model;
+    int32_t length, capacity;
+    unsigned char *cache; /* device: [layers, 2, kv_heads, capacity, D] */
+};
+
+enum {
+    MLN_CUDA_HEAD_ROWS = 16, /* rows of logits computed at once */
+    MLN_CUDA_BUCKETS = 24    /* powers of two that splits are rounded up to */
+};
+
+/* T = max_tokens rows of each, in device memory unless said. */
+struct myelin_plugin_context {
+    const myelin_plugin_model *model;
+    int32_t max_tokens, max_len;
+    int32_t attend_tokens; /* tokens attended with at once: what `partial` has room for */
+    cudaStream_t stream;
+    unsigned char *arena;
+    mln_cuda_row *rows;
+    float *residual, *qkv, *attended, *gated, *partial, *logits;
+    float2 *angles;      /* [T, D / 2] */
+    int32_t *done;       /* [T, kv_heads] zeros between kernels */
+    int32_t *wanted;     /* [HEAD_ROWS] */
+    mln_cuda_best *best; /* [T, blocks of the head] */
+    int32_t *out_ids;    /* [T * max_steps] */
+    int32_t *steps;      /* [1] */
+    int32_t max_steps;
+    mln_cuda_row *host_rows; /* pinned host memory, [T] */
+    int32_t *host_ids;       /* pinned host memory, [T * max_steps] */
+    cudaGraphExec_t *graphs; /* host: [T + 1][BUCKETS], NULL until first used */
+};
+
+myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
+                            ...) __attribute__((format(printf, 3, 4)));
+/* A failed CUDA call as a status and a message; MYELIN_OK for cudaSuccess. */
+myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error);
+
+/* load.c */
+myelin_status mln_cuda_probe(const myelin_model_description *description,
+                             myelin_error_buffer *error);
+myelin_status mln_cuda_load(const myelin_model_description *description, const myelin_host *host,
+                            myelin_plugin_model **model, myelin_error_buffer *error);
+void mln_cuda_free_model(myelin_plugin_model *model);
+
+/*
+ * forward.c: enqueues all layers over the context's rows, whose longest reaches `splits` splits;
+ * `own` when each is its sequence's only one.
+ */
+cudaError_t mln_cuda_layers(myelin_plugin_context *context, int32_t tokens, int32_t splits,
+                            bool own);
+/* logits[count, V] of the rows context->wanted[count] */
+cudaError_t mln_cuda_head(myelin_plugin_context *context, int32_t count);
+/* One greedy step of `count` sequences. */
+cudaError_t mln_cuda_greedy(myelin_plugin_context *context, int32_t count, int32_t splits);
+
+#endif

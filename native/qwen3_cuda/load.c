@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Loading: one arena in device memory, filled through two pinned buffers while files are read. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rope.h"
+#include "internal.h"
+
+enum { STAGING_BYTES = 32 << 20, PIECES = 16 };
+/* Device memory left for the driver and its libraries. */
+#define RESERVED_BYTES (UINT64_C(256) << 20)
+
+/* A load in progress. With base NULL it only adds up what the weights take. */
+typedef struct loader {
+    const myelin_host *host;
+    myelin_error_buffer *error;
+    unsigned char *base;
+    uint64_t used;
+    unsigned char *staging[2]; /* pinned */
+    cudaEvent_t free[2];       /* recorded when a buffer's copy is done */
+    cudaStream_t stream;
+    int turn;
+} loader;
+
+myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
+                            ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error->text, error->size, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error) {
+    if (code == cudaSuccess)
+        return MYELIN_OK;
+    return mln_cuda_fail(
+        error, code == cudaErrorMemoryAllocation ? MYELIN_ERROR_MEMORY : MYELIN_ERROR_INTERNAL,
+        "%s: %s (%s)", call, cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+/* --- reading a part of a tensor into device memory --- */
+
+/* Rows of one part read by several threads into a staging buffer. */
+typedef struct read_job {
+    const loader *l;
+    const myelin_tensor *tensor;
+    myelin_tensor_part part;
+    unsigned char *to;
+    int64_t row, rows;
+    size_t row_bytes;
+    _Atomic int status;
+} read_job;
+
+static void read_piece(void *argument, int64_t index) {
+    read_job *job = argument;
+    int64_t begin = job->rows * index / PIECES, end = job->rows * (index + 1) / PIECES;
+    if (begin == end || atomic_load(&job->status) != MYELIN_OK)
+        return;
+    char text[512] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    myelin_status status =
+        job->l->host->read(job->l->host->self, job->tensor, job->part, job->row + begin,
+                           end - begin, job->to + (size_t)begin * job->row_bytes, &error);
+    int none = MYELIN_OK;
+    if (status != MYELIN_OK && atomic_compare_exchange_strong(&job->status, &none, (int)status))
+        snprintf(job->l->error->text, job->l->error->size, "%s", text);
+}
+
+static myelin_status copy_rows(loader *l, const myelin_tensor *tensor, myelin_tensor_part part,
+                               int64_t row, int64_t rows, size_t row_bytes, unsigned char *to,
+                               size_t pitch) {
+    int turn = l->turn;
+    l->turn = 1 - turn;
+    myelin_status status =
+        mln_cuda_check(cudaEventSynchronize(l->free[turn]), "cudaEventSynchronize", l->error);
+    if (status != MYELIN_OK)
+        return status;
+    read_job job = {.l = l,
+                    .tensor = tensor,
+                    .part = part,
+                    .to = l->staging[turn],
+                    .row = row,
+                    .rows = rows,
+                    .row_bytes = row_bytes};
+    l->host->parallel_for(l->host->self, PIECES, read_piece, &job);
+    status = (myelin_status)atomic_load(&job.status);
+    if (status != MYELIN_OK)
+        return status;
+    cudaError_t code = cudaMemcpy2DAsync(to, pitch, l->staging[turn], row_bytes, row_bytes,
+                                         (size_t)rows, cudaMemcpyHostToDevice, l->stream);
+    if (code == cudaSuccess)
+        code = cudaEventRecord(l->free[turn], l->stream);
+    return mln_cuda_check(code, "copying weights to the device", l->error);
+}
+
+static myelin_status copy_part(loader *l, const myelin_tensor *tensor, myelin_tensor_part part,
+                               int64_t rows, size_t row_bytes, unsigned char *to, size_t pitch) {
+    int64_t step = (int64_t)(STAGING_BYTES / row_bytes);
+    myelin_status status = MYELIN_OK;
+    for (int64_t row = 0; row < rows && status == MYELIN_OK; row += step) {
+        int64_t count = rows - row < step ? rows - row : step;
+        status = copy_rows(l, tensor, part, row, count, row_bytes, to + (size_t)row * pitch, pitch);
+    }
+    return status;
+}
+
+/* --- planning; the same walk counts bytes first and reads afterwards --- */
+
+static unsigned char *take(loader *l, uint64_t bytes) {
+    unsigned char *at = l->base ? l->base + l->used : NULL;
+    l->used += (bytes + 255) / 256 * 256;
+    return at;
+}
+
+static size_t element_size(int32_t dtype) {
+    return dtype == MYELIN_DTYPE_F32 ? 4 : 2;
+}
+
+static mln_cuda_matrix describe(const myelin_tensor *t) {
+    mln_cuda_matrix m = {.rows = t->shape[0], .columns = t->shape[1]};
+    size_t bytes;
+    if (t->dtype == MYELIN_DTYPE_AFFINE) {
+        m.kind = t->bits == 4 ? MLN_CUDA_Q4 : MLN_CUDA_Q8;
+        m.group = t->group_size;
+        m.scale_dtype = t->scale_dtype;
+        bytes = (size_t)m.columns * (size_t)t->bits / 8;
+    } else {
+        m.kind = t->dtype == MYELIN_DTYPE_F32   ? MLN_CUDA_F32
+                 : t->dtype == MYELIN_DTYPE_F16 ? MLN_CUDA_F16
+                                                : MLN_CUDA_BF16;
+        bytes = (size_t)m.columns * element_size(t->dtype);
+    }
+    m.pitch = (int64_t)((bytes + 15) / 16 * 16);
+    return m;
+}
+
+static bool alike(const mln_cuda_matrix *a, const mln_cuda_matrix *b) {
+    return a->kind == b->kind && a->group == b->group && a->scale_dtype == b->scale_dtype &&
+           a->pitch == b->pitch;
+}
+
+/* Reads count tensors of one form as one matrix, rows after each other. */
+static myelin_status load_matrix(loader *l, mln_cuda_matrix *m, const myelin_tensor *const *tensors,
+                                 int count) {
+    *m = describe(tensors[0]);
+    for (int i = 1; i < count; i++)
+        m->rows += tensors[i]->shape[0];
+    bool affine = tensors[0]->dtype == MYELIN_DTYPE_AFFINE;
+    size_t element = affine ? element_size(m->scale_dtype) : element_size(tensors[0]->dtype);
+    size_t row_bytes = affine ? (size_t)m->pitch : (size_t)m->columns * element;
+    size_t scale_bytes = affine ? (size_t)(m->columns / m->group) * element : 0;
+    m->data = take(l, (uint64_t)m->rows * (uint64_t)m->pitch);
+    unsigned char *scales = take(l, (uint64_t)m->rows * scale_bytes);
+    unsigned char *biases = take(l, (uint64_t)m->rows * scale_bytes);
+    m->scales = scales;
+    m->biases = biases;
+    myelin_status status = MYELIN_OK;
+    for (int64_t i = 0, row = 0; i < count && l->base && status == MYELIN_OK; i++) {
+        int64_t rows = tensors[i]->shape[0];
+        status = copy_part(l, tensors[i], MYELIN_PART_DATA, rows, row_bytes,
+                           m->data + row * m->pitch, (size_t)m->pitch);
+        if (affine && status == MYELIN_OK)
+            status = copy_part(l, tensors[i], MYELIN_PART_SCALES, rows, scale_bytes,
+                               scales + (size_t)row * scale_bytes, scale_bytes);
+        if (affine && status == MYELIN_OK)
+            status = copy_part(l, tensors[i], MYELIN_PART_BIASES, rows, scale_bytes,
+                               biases + (size_t)row * scale_bytes, scale_bytes);
+        row += rows;
+    }
+    return status;
+}
+
+static myelin_status load_one(loader *l, mln_cuda_matrix *m, const myelin_tensor *tensor) {
+    return load_matrix(l, m, &tensor, 1);
+}
+
+/* A half or bfloat16 as a float. */
+static float widen(uint16_t bits, int32_t dtype) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float f;
+    if (dtype == MYELIN_DTYPE_F16) {
+        uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, rest = (uint32_t)(bits & 0x7fffu) << 13;
+        bool special = (bits & 0x7c00u) == 0x7c00u;
+        wide = special ? sign | 0x7f800000u | rest : rest;
+        memcpy(&f, &wide, sizeof f);
+        if (special)
+            return f;
+        f *= 0x1p112f;
+        return sign ? -f : f;
+    }
+    memcpy(&f, &wide, sizeof f);
+    return f;
+}
+
+static myelin_status upload(loader *l, float *to, const float *from, int64_t count) {
+    cudaError_t code = cudaMemcpy(to, from, (size_t)count * sizeof *to, cudaMemcpyHostToDevice);
+    return mln_cuda_check(code, "cudaMemcpy", l->error);
+}
+
+static myelin_status load_vector(loader *l, float **to, const myelin_tensor *tensor) {
+    int64_t count = tensor->shape[0];
+    *to = (float *)(void *)take(l, (uint64_t)count * sizeof **to);
+    if (!l->base)
+        return MYELIN_OK;
+    float *wide = malloc((size_t)count * sizeof *wide);
+    uint16_t *raw = malloc((size_t)count * sizeof *wide);
+    myelin_status status = MYELIN_OK;
+    if (!wide || !raw)
+        status =
+            mln_cuda_fail(l->error, MYELIN_ERROR_MEMORY, "could not allocate a norm's weights");
+    if (status == MYELIN_OK)
+        status =
+            l->host->read(l->host->self, tensor, MYELIN_PART_DATA, 0, count,
+                          tensor->dtype == MYELIN_DTYPE_F32 ? (void *)wide : (void *)raw, l->error);
+    if (status == MYELIN_OK && tensor->dtype != MYELIN_DTYPE_F32)
+        for (int64_t i = 0; i < count; i++)
+            wide[i] = widen(raw[i], tensor->dtype);
+    if (status == MYELIN_OK)
+        status = upload(l, *to, wide, count);
+    free(wide);
+    free(raw);
+    return status;
+}
+
+static myelin_status load_qkv(loader *l, mln_cuda_layer *to, const myelin_layer_weights *from) {
+    const myelin_tensor *all[3] = {&from->q_proj, &from->k_proj, &from->v_proj};
+    mln_cuda_matrix forms[3] = {describe(all[0]), describe(all[1]), describe(all[2])};
+    to->num_qkv = alike(&forms[0], &forms[1]) && alike(&forms[0], &forms[2]) ? 1 : 3;
+    if (to->num_qkv == 1)
+        return load_matrix(l, &to->qkv[0], all, 3);
+    myelin_status status = load_one(l, &to->qkv[0], all[0]);
+    if (status == MYELIN_OK)
+        status = load_one(l, &to->qkv[1], all[1]);
+    return status == MYELIN_OK ? load_one(l, &to->qkv[2], all[2]) : status;
+}
+
+static myelin_status load_layer(loader *l, mln_cuda_layer *to, const myelin_layer_weights *from) {
+    const struct {
+        float **to;
+        const myelin_tensor *from;
+    } vectors[] = {{&to->input_layernorm, &from->input_layernorm},
+                   {&to->post_attention_layernorm, &from->post_attention_layernorm},
+                   {&to->q_norm, &from->q_norm},
+                   {&to->k_norm, &from->k_norm}};
+    const struct {
+        mln_cuda_matrix *to;
+        const myelin_tensor *from;
+    } matrices[] = {{&to->o_proj, &from->o_proj},
+                    {&to->gate_proj, &from->gate_proj},
+                    {&to->up_proj, &from->up_proj},
+                    {&to->down_proj, &from->down_proj}};
+    myelin_status status = load_qkv(l, to, from);
+    for (int i = 0; i < 4 && status == MYELIN_OK; i++)
+        status = load_one(l, matrices[i].to, matrices[i].from);
+    for (int i = 0; i < 4 && status == MYELIN_OK; i++)
+        status = load_vector(l, vectors[i].to, vectors[i].from);
+    to->gated = alike(&to->gate_proj, &to->up_proj);
+    return status;
+}
+
+static myelin_status load_rope(loader *l, myelin_plugin_model *model) {
+    int64_t half = model->config.head_dim / 2;
+    float inv_freq[MLN_CUDA_MAX_HEAD_DIM / 2];
+    model->inv_freq = (float *)(void *)take(l, (uint64_t)half * sizeof *inv_freq);
+    mln_rope_inv_freq(inv_freq, &model->config.rope, model->config.head_dim);
+    return l->base ? upload(l, model->inv_freq, inv_freq, half) : MYELIN_OK;
+}
+
+static myelin_status walk(loader *l, myelin_plugin_model *model, const myelin_weights *weights) {
+    myelin_status status = load_one(l, &model->embed_tokens, &weights->embed_tokens);
+    for (int32_t i = 0; i < weights->num_layers && status == MYELIN_OK; i++)
+        status = load_layer(l, &model->layers[i], &weights->layers[i]);
+    if (status == MYELIN_OK)
+        status = load_vector(l, &model->norm, &weights->norm);
+    if (status == MYELIN_OK)
+        status = load_rope(l, model);
+    if (status != MYELIN_OK)
+        return status;
+    if (!model->config.tie_word_embeddings)
+        return load_one(l, &model->lm_head, &weights->lm_head);
+    model->lm_head = model->embed_tokens;
+    return MYELIN_OK;
+}
+
+/* --- what can be run --- */
+
+static myelin_status check_device(myelin_error_buffer *error) {
+    int devices = 0;
+    cudaError_t code = cudaGetDeviceCount(&devices);
+    if (code != cudaSuccess || devices == 0)
+        return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED, "no NVIDIA device: %s",
+                             code == cudaSuccess ? "none found" : cudaGetErrorString(code));
+    int major = 0;
+    code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    if (code != cudaSuccess)
+        return mln_cuda_check(code, "cudaDeviceGetAttribute", error);
+    if (major < 8)
+        return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
+                             "the device's compute capability is %d.x, expected 8.0 or later",
+                             major);
+    return MYELIN_OK;
+}
+
+static myelin_status check_shape(const myelin_model_description *description,
+                                 myelin_error_buffer *error) {
+    const myelin_config *c = description->config;
+    int32_t group = c->num_attention_heads / c->num_key_value_heads;
+    if (c->head_dim > MLN_CUDA_MAX_HEAD_DIM)
+        return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
+                             "head_dim is %" PRId32 ", expected at most %d", c->head_dim,
+                             MLN_CUDA_MAX_HEAD_DIM);
+    if (group > MLN_CUDA_MAX_GROUP)
+        return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
+                             "%" PRId32 " query heads share a kv head, expected at most %d", group,
+                             MLN_CUDA_MAX_GROUP);
+    if (c->intermediate_size > 40960 || c->hidden_size > 40960)
+        return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
+                             "rows of %" PRId32 " and %" PRId32 " columns, expected at most 40960",
+                             c->hidden_size, c->intermediate_size);
+    return MYELIN_OK;
+}
+
+/* Bytes of device memory the weights take. */
+static myelin_status count_bytes(const myelin_model_description *description, uint64_t *bytes,
+                                 myelin_error_buffer *error) {
+    loader counter = {.error = error};
+    myelin_plugin_model model = {.config = *description->config};
+    model.layers = calloc((size_t)description->weights->num_layers, sizeof *model.layers);
+    if (!model.layers)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate the layers");
+    myelin_status status = walk(&counter, &model, description->weights);
+    free(model.layers);
+    *bytes = counter.used;
+    return status;
+}
+
+static myelin_status check_memory(uint64_t needed, myelin_error_buffer *error) {
+    size_t available = 0, total = 0;
+    cudaError_t code = cudaMemGetInfo(&available, &total);
+    if (code != cudaSuccess)
+        return mln_cuda_check(code, "cudaMemGetInfo", error);
+    if (needed + RESERVED_BYTES > available)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY,
+                             "the weights need %.2f GB of device memory and %.2f GB beside them, "
+                             "found %.2f GB free of %.2f GB",
+                             (double)needed / 1e9, (double)RESERVED_BYTES / 1e9,
+                             (double)available / 1e9, (double)total / 1e9);
+    return MYELIN_OK;
+}
+
+myelin_status mln_cuda_probe(const myelin_model_description *description,
+                             myelin_error_buffer *error) {
+    uint64_t bytes = 0;
+    myelin_status status = check_device(error);
+    if (status == MYELIN_OK)
+        status = check_shape(description, error);
+    if (status == MYELIN_OK)
+        status = count_bytes(description, &bytes, error);
+    return status == MYELIN_OK ? check_memory(bytes, error) : status;
+}
+
+/* --- the model --- */
+
+static myelin_status open_staging(loader *l) {
+    cudaError_t code = cudaStreamCreateWithFlags(&l->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < 2 && code == cudaSuccess; i++) {
+        code = cudaMallocHost((void **)&l->staging[i], STAGING_BYTES);
+        if (code == cudaSuccess)
+            code = cudaEventCreateWithFlags(&l->free[i], cudaEventDisableTiming);
+    }
+    return mln_cuda_check(code, "pinned memory for loading", l->error);
+}
+
+static void close_staging(loader *l) {
+    if (l->stream) {
+        cudaStreamSynchronize(l->stream);
+        cudaStreamDestroy(l->stream);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (l->free[i])
+            cudaEventDestroy(l->free[i]);
+        cudaFreeHost(l->staging[i]);
+    }
+}
+
+static myelin_status load(myelin_plugin_model *model, const myelin_model_description *description,
+                          const myelin_host *host, myelin_error_buffer *error) {
+    uint64_t bytes = 0;
+    model->layers = calloc((size_t)description->weights->num_layers, sizeof *model->layers);
+    if (!model->layers)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate the layers");
+    myelin_status status = count_bytes(description, &bytes, error);
+    if (status == MYELIN_OK)
+        status = check_memory(bytes, error);
+    if (status == MYELIN_OK)
+        status = mln_cuda_check(mln_cuda_prepare_device(), "preparing the kernels", error);
+    if (status == MYELIN_OK)
+        status = mln_cuda_check(cudaMalloc((void **)&model->arena, bytes), "cudaMalloc", error);
+    if (status == MYELIN_OK)
+        status = mln_cuda_check(cudaMemset(model->arena, 0, bytes), "cudaMemset", error);
+    if (status != MYELIN_OK)
+        return status;
+    loader l = {.host = host, .error = error, .base = model->arena};
+    status = open_staging(&l);
+    if (status == MYELIN_OK)
+        status = walk(&l, model, description->weights);
+    if (status == MYELIN_OK)
+        status = mln_cuda_check(cudaStreamSynchronize(l.stream), "copying the weights", error);
+    close_staging(&l);
+    return status;
+}
+
+myelin_status mln_cuda_load(const myelin_model_description *description, const myelin_host *host,
+                            myelin_plugin_model **out, myelin_error_buffer *error) {
+    *out = NULL;
+    myelin_plugin_model *model = calloc(1, sizeof *model);
+    if (!model)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate a model");
+    model->config = *description->config;
+    model->fusion = description->fusion;
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    model->early = major >= 9;
+    model->half_cache = model->config.torch_dtype != MYELIN_DTYPE_F32;
+    myelin_status status = load(model, description, host, error);
+    if (status != MYELIN_OK) {
+        mln_cuda_free_model(model);
+        return status;
+    }
+    *out = model;
+    return MYELIN_OK;
+}
+
+void mln_cuda_free_model(myelin_plugin_model *model) {
+    if (!model)
+        return;
+    cudaFree(model->arena);
+    free(model->layers);
+    free(model);
+}

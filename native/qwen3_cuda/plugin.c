@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The NVIDIA plug-in's sequences and contexts, its calls, and the table of them. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+enum { MAX_STEPS = 64 };                  /* greedy tokens between two looks of the host */
+#define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
+
+static myelin_status fail_argument(myelin_error_buffer *error, const char *what, int64_t least,
+                                   int64_t most, int64_t found) {
+    return mln_cuda_fail(error, MYELIN_ERROR_ARGUMENT,
+                         "%s must be %" PRId64 " to %" PRId64 ", found %" PRId64, what, least, most,
+                         found);
+}
+
+static myelin_status probe(const myelin_model_description *description,
+                           myelin_error_buffer *error) {
+    if (description->struct_size < sizeof *description)
+        return fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
+                             description->struct_size);
+    return mln_cuda_probe(description, error);
+}
+
+/* --- sequences --- */
+
+static uint64_t cache_bytes(const myelin_config *c, int32_t max_len) {
+    uint64_t element = c->torch_dtype == MYELIN_DTYPE_F32 ? 4 : 2;
+    return 2 * element * (uint64_t)c->num_hidden_layers * (uint64_t)c->num_key_value_heads *
+           (uint64_t)c->head_dim * (uint64_t)max_len;
+}
+
+static uint64_t sequence_bytes(const myelin_config *config, int32_t max_len) {
+    return max_len < 1 ? 0 : cache_bytes(config, max_len) + sizeof(myelin_plugin_sequence);
+}
+
+static myelin_status create_sequence(const myelin_plugin_model *model, int32_t max_len,
+                                     myelin_plugin_sequence **out, myelin_error_buffer *error) {
+    *out = NULL;
+    if (max_len < 1)
+        return fail_argument(error, "max_len", 1, INT32_MAX, max_len);
+    myelin_plugin_sequence *sequence = calloc(1, sizeof *sequence);
+    if (!sequence)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate a KV cache");
+    uint64_t bytes = cache_bytes(&model->config, max_len);
+    cudaError_t code = cudaMalloc((void **)&sequence->cache, bytes);
+    if (code != cudaSuccess) {
+        free(sequence);
+        cudaGetLastError(); /* running out of memory leaves the device usable */
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY,
+                             "could not allocate %.2f GB of device memory for a KV cache: %s",
+                             (double)bytes / 1e9, cudaGetErrorString(code));
+    }
+    sequence->model = model;
+    sequence->capacity = max_len;
+    *out = sequence;
+    return MYELIN_OK;
+}
+
+static void free_sequence(myelin_plugin_sequence *sequence) {
+    if (!sequence)
+        return;
+    cudaFree(sequence->cache);
+    free(sequence);
+}
+
+static int32_t sequence_length(const myelin_plugin_sequence *sequence) {
+    return sequence->length;
+}
+
+static void truncate_sequence(myelin_plugin_sequence *sequence, int32_t length) {
+    if (length >= 0 && length < sequence->length)
+        sequence->length = length;
+}
+
+/* --- contexts --- */
+
+static int32_t splits_of(int64_t positions) {
+    return (int32_t)((positions + MLN_CUDA_SPLIT - 1) / MLN_CUDA_SPLIT);
+}
+
+/* Splits rounded up to a power of two, so that few graphs serve all lengths. */
+static int32_t bucket_of(int32_t splits, int32_t *bucket) {
+    int32_t rounded = 4;
+    for (*bucket = 0; rounded < splits; rounded *= 2)
+        ++*bucket;
+    return rounded;
+}
+
+/* Cuts device memory into arrays, or with base NULL only adds up what they take. */
+typedef struct carver {
+    unsigned char *base;
+    uint64_t used;
+} carver;
+
+static void *carve(carver *from, int64_t count, size_t size) {
+    void *array = from->base ? from->base + from->used : NULL;
+    from->used += ((uint64_t)count * size + 255) / 256 * 256;
+    return array;
+}
+
+static void carve_context(carver *from, myelin_plugin_context *c, const myelin_config *config) {
+    int64_t rows = c->max_tokens, q = (int64_t)config->num_attention_heads * config->head_dim;
+    int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
+    int32_t bucket, splits = bucket_of(splits_of(c->max_len), &bucket);
+    int64_t each = (int64_t)config->num_attention_heads * splits * (config->head_dim + 2);
+    int64_t tokens = PARTIAL_BYTES / (each * (int64_t)sizeof(float));
+    c->attend_tokens = (int32_t)(tokens < 1 ? 1 : tokens < rows ? tokens : rows);
+    c->max_steps = MAX_STEPS;
+    c->rows = carve(from, rows, sizeof *c->rows);
+    c->residual = carve(from, rows * config->hidden_size, sizeof(float));
+    c->qkv = carve(from, rows * (q + 2 * kv), sizeof(float));
+    c->attended = carve(from, rows * q, sizeof(float));
+    c->gated = carve(from, rows * config->intermediate_size, sizeof(float));
+    c->partial = carve(from, c->attend_tokens * each, sizeof(float));
+    c->logits = carve(from, (int64_t)MLN_CUDA_HEAD_ROWS * config->vocab_size, sizeof(float));
+    c->angles = carve(from, rows * (config->head_dim / 2), sizeof *c->angles);
+    c->done = carve(from, rows * config->num_key_value_heads, sizeof *c->done);
+    c->wanted = carve(from, MLN_CUDA_HEAD_ROWS, sizeof *c->wanted);
+    c->best = carve(from, rows * (config->vocab_size / MLN_CUDA_WARPS + 1), sizeof *c->best);
+    c->out_ids = carve(from, rows * MAX_STEPS, sizeof *c->out_ids);
+    c->steps = carve(from, 1, sizeof *c->steps);
+}
+
+static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, int32_t max_len) {
+    if (max_tokens < 1 || max_len < 1)
+        return 0;
+    carver counter = {0};
+    myelin_plugin_context none = {.max_tokens = max_tokens, .max_len = max_len};
+    carve_context(&counter, &none, config);
+    return counter.used + sizeof none;
+}
+
+static void free_context(myelin_plugin_context *c) {
+    if (!c)
+        return;
+    for (int64_t i = 0; c->graphs && i < (c->max_tokens + (int64_t)1) * MLN_CUDA_BUCKETS; i++)
+        if (c->graphs[i])
+            cudaGraphExecDestroy(c->graphs[i]);
+    free(c->graphs);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    cudaFree(c->arena);
+    cudaFreeHost(c->host_rows);
+    cudaFreeHost(c->host_ids);
+    free(c);
+}
+
+static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *error) {
+    carver from = {0};
+    carve_context(&from, c, &c->model->config);
+    size_t rows = (size_t)c->max_tokens;
+    c->graphs = calloc((rows + 1) * MLN_CUDA_BUCKETS, sizeof(cudaGraphExec_t));
+    if (!c->graphs)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate scratch memory");
+    cudaError_t code = cudaMalloc((void **)&c->arena, from.used);
+    if (code == cudaSuccess)
+        code = cudaMallocHost((void **)&c->host_rows, rows * sizeof *c->host_rows);
+    if (code == cudaSuccess)
+        code = cudaMallocHost((void **)&c->host_ids, rows * MAX_STEPS * sizeof *c->host_ids);
+    if (code == cudaSuccess)
+        code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (code == cudaErrorMemoryAllocation)
+        cudaGetLastError(); /* leaves the device usable */
+    from = (carver){c->arena, 0};
+    carve_context(&from, c, &c->model->config);
+    if (code == cudaSuccess)
+        code = cudaMemset(c->done, 0,
+                          rows * (size_t)c->model->config.num_key_value_heads * sizeof *c->done);
+    return mln_cuda_check(code, "allocating scratch memory", error);
+}
+
+static myelin_status create_context(const myelin_plugin_model *model, int32_t max_tokens,
+                                    int32_t max_len, myelin_plugin_context **out,
+                                    myelin_error_buffer *error) {
+    *out = NULL;
+    if (max_tokens < 1)
+        return fail_argument(error, "max_tokens", 1, INT32_MAX, max_tokens);
+    if (max_len < 1)
+        return fail_argument(error, "max_len", 1, INT32_MAX, max_len);
+    myelin_plugin_context *c = calloc(1, sizeof *c);
+    if (!c)
+        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate scratch memory");
+    c->model = model;
+    c->max_tokens = max_tokens;
+    c->max_len = max_len;
+    myelin_status status = allocate(c, error);
+    if (status != MYELIN_OK) {
+        free_context(c);
+        return status;
+    }
+    *out = c;
+    return MYELIN_OK;
+}
+
+/* --- calls --- */
+
+static myelin_status check_room(const myelin_plugin_context *c,
+                                const myelin_plugin_sequence *sequence, int64_t count,
+                                myelin_error_buffer *error) {
+    int32_t most = sequence->capacity < c->max_len ? sequence->capacity : c->max_len;
+    if (sequence->length + count > most)
+        return fail_argument(error, "positions of a sequence", 0, most, sequence->length + count);
+    return MYELIN_OK;
+}
+
+static myelin_status check_ids(const myelin_plugin_context *c, const int32_t *ids, int64_t count,
+                               myelin_error_buffer *error) {
+    int32_t vocab = c->model->config.vocab_size;
+    for (int64_t i = 0; i < count; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
+    return MYELIN_OK;
+}
+
+static myelin_status check_spans(const myelin_plugin_context *c, const myelin_span *spans,
+                                 int32_t num_spans, myelin_error_buffer *error) {
+    int64_t rows = 0;
+    for (int32_t s = 0; s < num_spans; s++) {
+        const myelin_span *span = &spans[s];
+        if (span->count < 1)
+            return fail_argument(error, "tokens of a span", 1, c->max_tokens, span->count);
+        if (span->num_logits < 0 || span->num_logits > span->count)
+            return fail_argument(error, "num_logits", 0, span->count, span->num_logits);
+        rows += span->count;
+        if (rows > c->max_tokens)
+            return fail_argument(error, "tokens of a call", 1, c->max_tokens, rows);
+        myelin_status status = check_room(c, span->sequence, span->count, error);
+        if (status == MYELIN_OK)
+            status = check_ids(c, span->ids, span->count, error);
+        if (status != MYELIN_OK)
+            return status;
+    }
+    return MYELIN_OK;
+}
+
+/* The logits of rows first .. first+count-1 to dst[count, V]. */
+static cudaError_t copy_logits(myelin_plugin_context *c, int32_t first, int32_t count, float *dst) {
+    int32_t wanted[MLN_CUDA_HEAD_ROWS];
+    for (int32_t i = 0; i < count; i++)
+        wanted[i] = first + i;
+    cudaError_t code = cudaMemcpyAsync(c->wanted, wanted, (size_t)count * sizeof *wanted,
+                                       cudaMemcpyHostToDevice, c->stream);
+    if (code == cudaSuccess)
+        code = mln_cuda_head(c, count);
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(dst, c->logits,
+                               (size_t)count * (size_t)c->model->config.vocab_size * sizeof *dst,
+                               cudaMemcpyDeviceToHost, c->stream);
+    /* `wanted` and `logits` are used again by the next call. */
+    return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
+}
+
+static cudaError_t write_logits(myelin_plugin_context *c, const myelin_span *spans,
+                                int32_t num_spans) {
+    cudaError_t code = cudaSuccess;
+    int32_t end = 0;
+    for (int32_t s = 0; s < num_spans && code == cudaSuccess; s++) {
+        end += spans[s].count;
+        for (int32_t i = 0; i < spans[s].num_logits && code == cudaSuccess;
+             i += MLN_CUDA_HEAD_ROWS) {
+            int32_t rest = spans[s].num_logits - i;
+            code = copy_logits(c, end - spans[s].num_logits + i,
+                               rest < MLN_CUDA_HEAD_ROWS ? rest : MLN_CUDA_HEAD_ROWS,
+                               spans[s].logits + (int64_t)i * c->model->config.vocab_size);
+        }
+    }
+    return code;
+}
+
+/* Rows of the spans to the device; returns how many, and the splits the longest reaches. */
+static int32_t describe_rows(myelin_plugin_context *c, const myelin_span *spans, int32_t num_spans,
+                             int32_t *splits, bool *own) {
+    int32_t rows = 0;
+    int64_t longest = 0;
+    *own = true;
+    for (int32_t s = 0; s < num_spans; s++) {
+        const myelin_plugin_sequence *sequence = spans[s].sequence;
+        for (int32_t t = 0; t < spans[s].count; t++)
+            c->host_rows[rows++] = (mln_cuda_row){.cache = sequence->cache,
+                                                  .capacity = sequence->capacity,
+                                                  .position = sequence->length + t,
+                                                  .id = spans[s].ids[t]};
+        *own = *own && spans[s].count == 1;
+        if (sequence->length + spans[s].count > longest)
+            longest = sequence->length + spans[s].count;
+    }
+    int32_t bucket;
+    *splits = bucket_of(splits_of(longest), &bucket);
+    return rows;
+}
+
+static myelin_status forward(myelin_plugin_context *c, const myelin_span *spans, int32_t num_spans,
+                             myelin_error_buffer *error) {
+    myelin_status status = check_spans(c, spans, num_spans, error);
+    if (status != MYELIN_OK || num_spans == 0)
+        return status;
+    int32_t splits;
+    bool own;
+    int32_t rows = describe_rows(c, spans, num_spans, &splits, &own);
+    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)rows * sizeof *c->rows,
+                                       cudaMemcpyHostToDevice, c->stream);
+    if (code == cudaSuccess)
+        code = mln_cuda_layers(c, rows, splits, own);
+    if (code == cudaSuccess)
+        code = write_logits(c, spans, num_spans);
+    if (code == cudaSuccess)
+        code = cudaStreamSynchronize(c->stream);
+    if (code != cudaSuccess)
+        return mln_cuda_check(code, "forward", error);
+    for (int32_t s = 0; s < num_spans; s++)
+        spans[s].sequence->length += spans[s].count;
+    return MYELIN_OK;
+}
+
+/* The graph of a greedy step, made when first wanted. */
+static cudaError_t graph_of(myelin_plugin_context *c, int32_t count, int32_t splits,
+                            cudaGraphExec_t *graph) {
+    int32_t bucket, rounded = bucket_of(splits, &bucket);
+    cudaGraphExec_t *slot = &c->graphs[(int64_t)count * MLN_CUDA_BUCKETS + bucket];
+    *graph = *slot;
+    if (*slot)
+        return cudaSuccess;
+    cudaGraph_t captured = NULL;
+    cudaError_t code = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
+    if (code != cudaSuccess)
+        return code;
+    cudaError_t inside = mln_cuda_greedy(c, count, rounded);
+    code = cudaStreamEndCapture(c->stream, &captured);
+    if (inside != cudaSuccess)
+        code = inside;
+    if (code == cudaSuccess)
+        code = cudaGraphInstantiate(slot, captured, 0);
+    if (captured)
+        cudaGraphDestroy(captured);
+    *graph = *slot;
+    return code;
+}
+
+/* One launch for all kernels of a step from rung `greedy` on; below it, one for each. */
+static cudaError_t greedy_step(myelin_plugin_context *c, int32_t count, int32_t splits) {
+    int32_t fusion = c->model->fusion;
+    if (fusion != MYELIN_FUSION_AUTO && fusion < MYELIN_FUSION_GREEDY) {
+        int32_t bucket;
+        return mln_cuda_greedy(c, count, bucket_of(splits, &bucket));
+    }
+    cudaGraphExec_t graph;
+    cudaError_t code = graph_of(c, count, splits, &graph);
+    return code == cudaSuccess ? cudaGraphLaunch(graph, c->stream) : code;
+}
+
+/* At most max_steps greedy tokens; ids in host_rows. */
+static cudaError_t greedy_chunk(myelin_plugin_context *c, int32_t count, int32_t steps,
+                                int32_t splits) {
+    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)count * sizeof *c->rows,
+                                       cudaMemcpyHostToDevice, c->stream);
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(c->steps, &steps, sizeof steps, cudaMemcpyHostToDevice, c->stream);
+    for (int32_t i = 0; i < steps && code == cudaSuccess; i++)
+        code = greedy_step(c, count, splits);
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(c->host_ids, c->out_ids,
+                               (size_t)count * (size_t)steps * sizeof *c->host_ids,
+                               cudaMemcpyDeviceToHost, c->stream);
+    return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
+}
+
+static myelin_status check_greedy(const myelin_plugin_context *c,
+                                  myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                  int32_t count, int32_t steps, myelin_error_buffer *error) {
+    if (count < 0 || count > c->max_tokens)
+        return fail_argument(error, "num_sequences", 0, c->max_tokens, count);
+    if (steps < 1)
+        return fail_argument(error, "steps", 1, INT32_MAX, steps);
+    myelin_status status = check_ids(c, ids, count, error);
+    for (int32_t s = 0; s < count && status == MYELIN_OK; s++)
+        status = check_room(c, sequences[s], steps, error);
+    return status;
+}
+
+static myelin_status decode_greedy(myelin_plugin_context *c,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   int32_t num_sequences, int32_t steps, int32_t *out_ids,
+                                   myelin_error_buffer *error) {
+    myelin_status status = check_greedy(c, sequences, ids, num_sequences, steps, error);
+    if (status != MYELIN_OK || num_sequences == 0)
+        return status;
+    for (int32_t done = 0, chunk; done < steps; done += chunk) {
+        chunk = steps - done < c->max_steps ? steps - done : c->max_steps;
+        int64_t longest = 0;
+        for (int32_t s = 0; s < num_sequences; s++) {
+            int32_t position = sequences[s]->length + done;
+            int32_t id = done == 0 ? ids[s] : out_ids[(int64_t)s * steps + done - 1];
+            c->host_rows[s] = (mln_cuda_row){.cache = sequences[s]->cache,
+                                             .capacity = sequences[s]->capacity,
+                                             .position = position,
+                                             .id = id};
+            longest = position + chunk > longest ? position + chunk : longest;
+        }
+        cudaError_t code = greedy_chunk(c, num_sequences, chunk, splits_of(longest));
+        if (code != cudaSuccess)
+            return mln_cuda_check(code, "decode_greedy", error);
+        for (int32_t s = 0; s < num_sequences; s++)
+            memcpy(out_ids + (int64_t)s * steps + done, c->host_ids + (int64_t)s * chunk,
+                   (size_t)chunk * sizeof *out_ids);
+    }
+    for (int32_t s = 0; s < num_sequences; s++)
+        sequences[s]->length += steps;
+    return MYELIN_OK;
+}
+
+static const myelin_plugin plugin = {
+    .magic = MYELIN_PLUGIN_MAGIC,
+    .abi_version = MYELIN_PLUGIN_ABI_VERSION,
+    .struct_size = sizeof(myelin_plugin),
+    .max_fusion = MYELIN_FUSION_CHUNK,
+    .name = "qwen3_cuda",
+    .probe = probe,
+    .load = mln_cuda_load,
+    .free_model = mln_cuda_free_model,
+    .sequence_bytes = sequence_bytes,
+    .create_sequence = create_sequence,
+    .free_sequence = free_sequence,
+    .sequence_length = sequence_length,
+    .truncate_sequence = truncate_sequence,
+    .context_bytes = context_bytes,
+    .create_context = create_context,
+    .free_context = free_context,
+    .forward = forward,
+    .decode_greedy = decode_greedy,
+};
+
+__attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);
+
+const myelin_plugin *myelin_plugin_v1(void) {
+    return &plugin;
+}
