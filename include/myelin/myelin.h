@@ -203,7 +203,7 @@ MYELIN_API myelin_status myelin_model_open_synthetic(myelin_model **model, const
 MYELIN_API void myelin_model_close(myelin_model *model);
 
 typedef struct myelin_model_info {
-    size_t size; /* set by the caller to sizeof(myelin_model_info) */
+    size_t size;        /* set by the caller to sizeof(myelin_model_info) */
     const char *plugin; /* its name; valid while the model is open */
     int32_t threads;
     uint64_t weight_bytes;
