@@ -254,6 +254,7 @@ template <int G> __global__ void __launch_bounds__(kThreads) attend_128(mln_cuda
     __shared__ float scores[G][kSplit], states[G][2];
     int head = blockIdx.x, split = blockIdx.y, token = blockIdx.z;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    dependency_launch();
     mln_cuda_row row = p.rows[token];
     int first = split * kSplit, count = min(kSplit, row.position + 1 - first);
     bool mine = p.own && count > 0 && row.position < first + kSplit;
@@ -269,7 +270,6 @@ template <int G> __global__ void __launch_bounds__(kThreads) attend_128(mln_cuda
                                                                   D)[lane];
     }
     dependency_wait();
-    dependency_launch();
     if (count <= 0)
         return;
     if (!p.own) {

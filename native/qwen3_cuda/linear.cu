@@ -12,8 +12,9 @@ namespace {
 
 constexpr int kWarps = MLN_CUDA_WARPS;
 constexpr int kMultiprocessors = 132; /* of an H100 or H200: how work is cut, not what it gives */
-constexpr int kManyWarps = 8;         /* of a block for several tokens */
-constexpr int64_t kMaxBlocks = 2112;  /* two waves of eight blocks on 132 multiprocessors */
+constexpr int64_t kManyRows = 16384;
+constexpr int kManyWarps = 8;        /* of a block for several tokens */
+constexpr int64_t kMaxBlocks = 2112; /* two waves of eight blocks on 132 multiprocessors */
 
 /* 16 bytes of weights, read once: they must not push what is reused out of the caches. */
 __device__ uint4 load_weights(const unsigned char *from) {
@@ -85,10 +86,12 @@ template <> struct Codec<MLN_CUDA_Q4> {
         uint32_t whole = (uint32_t)(127 + 23 - shift) << 23;
         return __uint_as_float(whole | (w & 15u << shift)) - __uint_as_float(whole);
     }
-    __device__ static float dot(float acc, uint4 w, const float4 *x, int stride) {
+    __device__ static float dot(uint4 w, const float4 *x, int stride) {
         const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+        float sum[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
+            float acc = 0.0f;
             float4 a = x[2 * i * stride], b = x[(2 * i + 1) * stride];
             acc = fmaf(code(words[i], 0), a.x, acc);
             acc = fmaf(code(words[i], 4), a.y, acc);
@@ -99,8 +102,9 @@ template <> struct Codec<MLN_CUDA_Q4> {
             acc = fmaf(code(upper, 4), b.y, acc);
             acc = fmaf(code(upper, 8), b.z, acc);
             acc = fmaf(code(upper, 12), b.w, acc);
+            sum[i] = acc;
         }
-        return acc;
+        return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 };
 
@@ -109,22 +113,38 @@ template <> struct Codec<MLN_CUDA_Q8> {
     __device__ static float code(uint32_t w, int byte) {
         return __uint_as_float(__byte_perm(w, 0x4b000000u, 0x7440u | byte)) - 8388608.0f;
     }
-    __device__ static float dot(float acc, uint4 w, const float4 *x, int stride) {
+    __device__ static float dot(uint4 w, const float4 *x, int stride) {
         const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+        float sum[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
+            float acc = 0.0f;
             float4 a = x[i * stride];
             acc = fmaf(code(words[i], 0), a.x, acc);
             acc = fmaf(code(words[i], 1), a.y, acc);
             acc = fmaf(code(words[i], 2), a.z, acc);
             acc = fmaf(code(words[i], 3), a.w, acc);
+            sum[i] = acc;
         }
-        return acc;
+        return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 };
 
 /* Whether the weights are codes, with a scale and a bias for each group. */
 template <int KIND> constexpr bool kCode = KIND == MLN_CUDA_Q4 || KIND == MLN_CUDA_Q8;
+
+/* The codec's dot product of either kind; the branch not taken is never compiled. */
+template <int KIND> __device__ float code_dot(uint4 w, const float4 *x, int stride) {
+    if constexpr (kCode<KIND>)
+        return Codec<KIND>::dot(w, x, stride);
+    return 0.0f;
+}
+
+template <int KIND> __device__ float plain_dot(float acc, uint4 w, const float4 *x, int stride) {
+    if constexpr (!kCode<KIND>)
+        return Codec<KIND>::dot(acc, w, x, stride);
+    return acc;
+}
 
 __device__ float scale_at(const void *scales, int dtype, int64_t index) {
     if (dtype == MYELIN_DTYPE_BF16)
@@ -248,11 +268,11 @@ __device__ void add_vector(float acc[R][T], const uint4 w[R], const mln_cuda_mat
 #pragma unroll
         for (int r = 0; r < R; r++) {
             if (kCode<KIND>) {
-                float dot = Codec<KIND>::dot(0.0f, w[r], x, vectors);
+                float dot = code_dot<KIND>(w[r], x, vectors);
                 acc[r][t] = fmaf(scale[r], dot, acc[r][t]);
                 acc[r][t] = fmaf(bias[r], sums[t * vectors + v], acc[r][t]);
             } else {
-                acc[r][t] = Codec<KIND>::dot(acc[r][t], w[r], x, vectors);
+                acc[r][t] = plain_dot<KIND>(acc[r][t], w[r], x, vectors);
             }
         }
     }
@@ -383,11 +403,11 @@ __device__ float consume(float acc, const Ahead<KIND, A> &from, int base, const 
         if (v >= vectors)
             continue;
         if (kCode<KIND>) {
-            float dot = Codec<KIND>::dot(0.0f, from.w[u], shared + v, vectors);
+            float dot = code_dot<KIND>(from.w[u], shared + v, vectors);
             acc = fmaf(from.scale[u], dot, acc);
             acc = fmaf(from.bias[u], sums[v], acc);
         } else {
-            acc = Codec<KIND>::dot(acc, from.w[u], shared + v, vectors);
+            acc = plain_dot<KIND>(acc, from.w[u], shared + v, vectors);
         }
     }
     return acc;
@@ -433,11 +453,11 @@ __global__ void __launch_bounds__(kWarps * 32, kOneBlocks<A * R * P, kCode<KIND>
                     fetch<KIND, A>(ahead[r][P - 1], p.second, from + r, 0, vectors);
             }
     };
+    dependency_launch();
     fetch_rows(row);
     dependency_wait();
     float factor[1];
     stage<KIND, 1, kWarps, A <= 4 ? 2 : 4>(shared, sums, factor, p, 0, 1, vectors);
-    dependency_launch();
     mln_cuda_best best = {0.0f, INT32_MAX};
     for (;;) {
 #pragma unroll
@@ -542,7 +562,11 @@ cudaError_t launch_one(const mln_cuda_linear &p, cudaStream_t stream) {
 /* How many rows a warp takes at once follows from how many vectors a lane has of each. */
 int rows_a_warp(const mln_cuda_matrix &m) {
     int64_t each = (m.pitch / 16 + 31) / 32;
-    return each <= 1 ? 4 : each <= 2 ? 2 : 1;
+    if (each > 2)
+        return 1;
+    if (each == 2)
+        return 2;
+    return m.rows > kManyRows ? 4 : 1; /* short rows: few warps for a head, many for the rest */
 }
 
 template <int KIND> cudaError_t launch_kind(const mln_cuda_linear &p, cudaStream_t stream) {
@@ -554,7 +578,8 @@ template <int KIND> cudaError_t launch_kind(const mln_cuda_linear &p, cudaStream
         return launch<KIND, 2>(p, stream);
     int64_t each = (p.weight.pitch / 16 + 31) / 32;
     if (each <= 1)
-        return launch_one<KIND, 1, 4>(p, stream);
+        return rows_a_warp(p.weight) == 4 ? launch_one<KIND, 1, 4>(p, stream)
+                                          : launch_one<KIND, 1, 1>(p, stream);
     if (each <= 2)
         return launch_one<KIND, 2, 2>(p, stream);
     if (each <= 4)
@@ -573,6 +598,7 @@ template <int KIND> cudaError_t allow_shared() {
         (const void *)linear_kernel<KIND, 2, 1>,  (const void *)linear_kernel<KIND, 2, 4>,
         (const void *)linear_kernel<KIND, 4, 1>,  (const void *)linear_kernel<KIND, 4, 4>,
         (const void *)linear_kernel<KIND, 8, 1>,  (const void *)linear_kernel<KIND, 8, 4>,
+        (const void *)one_kernel<KIND, 1, 1, 1>,  (const void *)one_kernel<KIND, 1, 1, 2>,
         (const void *)one_kernel<KIND, 1, 4, 1>,  (const void *)one_kernel<KIND, 1, 4, 2>,
         (const void *)one_kernel<KIND, 2, 2, 1>,  (const void *)one_kernel<KIND, 2, 2, 2>,
         (const void *)one_kernel<KIND, 4, 1, 1>,  (const void *)one_kernel<KIND, 4, 1, 2>,
