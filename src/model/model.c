@@ -83,14 +83,12 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
     myelin_error_buffer buffer = {text, sizeof text};
-    status = mln_plugin_result(model->plugin->probe(&description, &buffer), true, "probe", &buffer);
-    if (status == MYELIN_OK) {
-        status = model->plugin->load(&description, &model->host, &model->weights, &buffer);
-        status = mln_plugin_result(status, model->weights != NULL, "load", &buffer);
-        if (status != MYELIN_OK)
-            model->weights = NULL; /* a failed load has freed what it made */
-    }
-    return status == MYELIN_OK ? MYELIN_OK : plugin_error(model, status, text, error);
+    status = model->plugin->load(&description, &model->host, &model->weights, &buffer);
+    status = mln_plugin_result(status, model->weights != NULL, "load", &buffer);
+    if (status == MYELIN_OK)
+        return MYELIN_OK;
+    model->weights = NULL; /* a failed load has freed what it made */
+    return plugin_error(model, status, text, error);
 }
 
 myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,

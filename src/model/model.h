@@ -50,7 +50,7 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
 myelin_status mln_plugin_result(myelin_status status, bool made, const char *call,
                                 const myelin_error_buffer *buffer);
 
-/* Loads the weights of an open checkpoint. */
+/* Loads the weights of an open checkpoint, which the plug-in has said it can run (probe). */
 myelin_status mln_model_load(mln_model **model, const mln_checkpoint *checkpoint,
                              const mln_model_options *options, myelin_error *error);
 void mln_model_free(mln_model *model); /* accepts NULL */

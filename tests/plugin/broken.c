@@ -37,6 +37,9 @@ static myelin_status probe(const myelin_model_description *description,
     return refuse("no such processor", error);
 #elif defined FAULT_STATUS
     return (myelin_status)77;
+#elif defined FAULT_TWICE
+    static int calls;
+    return calls++ ? refuse("asked twice", error) : MYELIN_OK;
 #else
     return MYELIN_OK;
 #endif
@@ -153,6 +156,34 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
 #endif
 }
 
+#if defined FAULT_GREEDY || defined FAULT_GREEDY_ID
+static myelin_status decode_greedy(myelin_plugin_context *context,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   int32_t num_sequences, int32_t steps, int32_t *out_ids,
+                                   myelin_error_buffer *error) {
+    UNUSED(ids);
+    UNUSED(error);
+#ifdef FAULT_GREEDY
+    UNUSED(context);
+    UNUSED(sequences);
+    UNUSED(num_sequences);
+    UNUSED(steps);
+    UNUSED(out_ids);
+    return refuse("no more tokens", error);
+#else
+    for (int32_t s = 0; s < num_sequences; s++) {
+        sequences[s]->length += steps;
+        for (int32_t i = 0; i < steps; i++)
+            out_ids[s * steps + i] = context->model->vocab_size;
+    }
+    return MYELIN_OK;
+#endif
+}
+#define DECODE_GREEDY decode_greedy
+#else
+#define DECODE_GREEDY NULL
+#endif
+
 #ifdef FAULT_MAGIC
 #define MAGIC 0x12345678u
 #else
@@ -170,6 +201,8 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
 #endif
 #ifdef FAULT_FUSION
 #define FUSION 8
+#elif defined FAULT_GREEDY || defined FAULT_GREEDY_ID
+#define FUSION MYELIN_FUSION_GREEDY
 #else
 #define FUSION MYELIN_FUSION_COMPOSED
 #endif
@@ -197,7 +230,8 @@ static myelin_plugin table = {.magic = MAGIC,
                               .context_bytes = context_bytes,
                               .create_context = create_context,
                               .free_context = free_context,
-                              .forward = forward};
+                              .forward = forward,
+                              .decode_greedy = DECODE_GREEDY};
 
 #ifndef FAULT_SYMBOL
 MYELIN_API const myelin_plugin *myelin_plugin_v1(void);

@@ -62,6 +62,26 @@ class Broken(TestCase):
         for name, message in CALLS.items():
             self.assertRegex(self.refused("run", "Hello", "--plugin", plugin(name)), message)
 
+    def test_failing_forward_of_other_commands(self):
+        said = self.refused("bench", "-p", 4, "-n", 2, "-r", 1, "--plugin", plugin("forward"))
+        self.assertIn(CALLS["forward"], said)
+        done = support.myelin("batch", "--plugin", plugin("forward"),
+                              stdin=support.lines([{"prompt_ids": [1, 2]}]))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(CALLS["forward"], done.stderr.decode())
+        self.check_error(support.strict(done.stdout), CALLS["forward"], "MYELIN_ERROR_DEVICE")
+        answer, = self.good_lines("score", "--plugin", plugin("forward"), values=[{"ids": [1, 2]}])
+        self.check_error(answer, CALLS["forward"], "MYELIN_ERROR_DEVICE")
+
+    def test_failing_decode_greedy(self):
+        for name, status, message in (
+                ("greedy", 1, "sevens: no more tokens"),
+                ("greedy_id", 1, "sevens: decode_greedy gave token id 6400: expected 0 to 6399")):
+            done = support.myelin("run", "Hello", "--plugin", plugin(name))
+            self.assertIn(message, done.stderr.decode())
+            self.assertEqual(done.returncode, status)
+            self.assertEqual(done.stdout.strip(), b"(")  # forward() made the first token
+
     def test_files_that_are_none(self):
         self.assertIn("no such plug-in", self.refused("inspect", "--plugin", "/nowhere/p.so"))
         with tempfile.NamedTemporaryFile(suffix=".so") as file:
@@ -80,6 +100,16 @@ class Broken(TestCase):
         told = self.good("run", "Hello", "-n", 3, "--plugin", sound)
         seven = self.good_json("detokenize", "[7, 7, 7]")
         self.assertEqual(told.decode().strip(), seven.strip())
+
+    def test_asked_once(self):
+        self.good("run", "Hello", "-n", 3, "--plugin", plugin("twice"))
+
+    def test_bench_names_it(self):
+        told = self.good_json("bench", "--json", "-p", 4, "-n", 2, "-r", 1, "--plugin",
+                              plugin("sevens"))
+        self.assertEqual(told["plugin"], "sevens")
+        self.assertIn(b"sevens", self.good("bench", "-p", 4, "-n", 2, "-r", 1, "--plugin",
+                                           plugin("sevens")))
 
     def test_cuda_that_is_not_there(self):
         said = self.refused("inspect", "--device", "cuda")
