@@ -28,6 +28,8 @@ SOUND = {
     "app/cli/main.c": '#include "cli.h"\n#include "myelin/myelin.h"\n#include <jansson.h>\n',
     "app/cli/cli.h": "",
     "examples/hello.c": "#include <myelin/myelin.h>\n",
+    "examples/plugin/plugin.c": "#include <myelin/plugin.h>\n#include <myelin/status.h>\n"
+                                "#include <math.h>\n",
 }
 
 
@@ -77,6 +79,10 @@ class CheckLayers(unittest.TestCase):
             ("app/cli/x.c", "base/error.h"),
             ("app/cli/x.c", "myelin/plugin.h"),
             ("examples/x.c", "myelin/tensor.h"),
+            ("examples/x.c", "myelin/plugin.h"),
+            ("examples/plugin/x.c", "myelin/myelin.h"),
+            ("examples/plugin/x.c", "base/error.h"),
+            ("examples/plugin/x.c", "tensor/ops.h"),
         ]
         cases = []
         for number, (name, header) in enumerate(wrong):
