@@ -242,14 +242,16 @@ static void load_piece(void *context, int64_t index) {
 
 /* --- vectors --- */
 
-static void widen(float *to, const void *from, int32_t dtype, int64_t count) {
-    const uint16_t *halves = from;
-    if (dtype == MYELIN_DTYPE_F32)
-        memcpy(to, from, (size_t)count * sizeof *to);
-    else
-        for (int64_t i = 0; i < count; i++)
-            to[i] =
-                dtype == MYELIN_DTYPE_BF16 ? bfloat_to_float(halves[i]) : half_to_float(halves[i]);
+/* The number at `from`, of any of the dense dtypes. */
+static float number_at(const unsigned char *from, int32_t dtype) {
+    float number;
+    uint16_t half;
+    if (dtype == MYELIN_DTYPE_F32) {
+        memcpy(&number, from, sizeof number);
+        return number;
+    }
+    memcpy(&half, from, sizeof half);
+    return dtype == MYELIN_DTYPE_BF16 ? bfloat_to_float(half) : half_to_float(half);
 }
 
 static myelin_status read_vector(myelin_plugin_model *model, const myelin_tensor *source,
@@ -263,11 +265,8 @@ static myelin_status read_vector(myelin_plugin_model *model, const myelin_tensor
         model->host.read(model->host.self, source, MYELIN_PART_DATA, 0, count, raw, error);
     if (status != MYELIN_OK || source->dtype == MYELIN_DTYPE_F32)
         return status;
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, raw + 2 * i, sizeof half);
-        widen(*to + i, &half, source->dtype, 1);
-    }
+    for (int64_t i = 0; i < count; i++)
+        (*to)[i] = number_at(raw + 2 * i, source->dtype);
     return status;
 }
 
@@ -386,19 +385,13 @@ void mln_cpu_free_model(myelin_plugin_model *model) {
 
 /* --- one row --- */
 
-static float scale_at(const unsigned char *scales, int32_t dtype, int64_t row) {
-    float value;
-    widen(&value, scales + (size_t)row * element_size(dtype), dtype, 1);
-    return value;
-}
-
 static void affine_row(float *out, const mln_cpu_matrix *m, const unsigned char *panel,
                        int64_t row) {
-    size_t scale_bytes = MLN_CPU_PANEL * element_size(m->scale_dtype);
+    size_t element = element_size(m->scale_dtype), scale_bytes = MLN_CPU_PANEL * element;
     int64_t tile = row / 16, lane = row % 16;
     for (int64_t g = 0; g < m->columns / m->group; g++) {
-        float scale = scale_at(panel, m->scale_dtype, row);
-        float bias = scale_at(panel + scale_bytes, m->scale_dtype, row);
+        float scale = number_at(panel + (size_t)row * element, m->scale_dtype);
+        float bias = number_at(panel + scale_bytes + (size_t)row * element, m->scale_dtype);
         panel += 2 * scale_bytes;
         for (int32_t i = 0; i < m->group; i++, out++) {
             int code;
