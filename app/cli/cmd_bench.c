@@ -62,7 +62,6 @@ typedef struct run_times {
 /* Everything measured of one model as it was opened. */
 typedef struct measurement {
     char plugin[64]; /* a copy: the name is the plug-in's, which goes with the model */
-    myelin_fusion max_fusion;
     int32_t threads;
     uint64_t weight_bytes;
     double load_seconds;
@@ -235,7 +234,6 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
     myelin_model_info info = {.size = sizeof info};
     myelin_model_get_info(model, &info);
     snprintf(m->plugin, sizeof m->plugin, "%s", info.plugin);
-    m->max_fusion = info.max_fusion;
     m->threads = info.threads;
     m->weight_bytes = info.weight_bytes;
     m->load_seconds = info.load_ms / 1000;
@@ -264,12 +262,16 @@ static void clear(measurement *m) {
     *m = (measurement){0};
 }
 
+static int open_model(const cli_command *command, const bench_arguments *a,
+                      const cli_model_arguments *how, cli_model *model) {
+    return a->synthetic != NULL ? cli_open_synthetic(model, command, how, a->synthetic, a->bits)
+                                : cli_open_model(model, command, how);
+}
+
 static int measure_opened(const cli_command *command, const bench_arguments *a,
                           const cli_model_arguments *how, measurement *m) {
     cli_model model;
-    int code = a->synthetic != NULL
-                   ? cli_open_synthetic(&model, command, how, a->synthetic, a->bits)
-                   : cli_open_model(&model, command, how);
+    int code = open_model(command, a, how, &model);
     if (code == CLI_OK)
         code = measure(command, a, model.model, m);
     cli_close_model(&model);
@@ -283,16 +285,32 @@ static int measure_once(const cli_command *command, const bench_arguments *a, me
     return measure_opened(command, a, &a->model, &all[0]);
 }
 
+/* The highest rung of what would run the model: the composed plug-in has only its own. */
+static int find_top(const cli_command *command, const bench_arguments *a, myelin_fusion *top) {
+    cli_model model;
+    myelin_model_info info = {.size = sizeof info};
+    int code = open_model(command, a, &a->model, &model);
+    if (code == CLI_OK)
+        myelin_model_get_info(model.model, &info);
+    *top = info.max_fusion;
+    cli_close_model(&model);
+    return code;
+}
+
 static int measure_ladder(const cli_command *command, const bench_arguments *a, measurement *all,
                           const char **names, int32_t *count) {
+    myelin_fusion top;
+    int code = find_top(command, a, &top);
+    if (code != CLI_OK)
+        return code;
     for (*count = 0; *count < NUM_RUNGS; ++*count) {
-        if (*count > 0 && rungs[*count].fusion > all[0].max_fusion)
+        if (rungs[*count].fusion > top)
             break;
         cli_model_arguments how = a->model;
         how.fusion = rungs[*count].fusion;
         names[*count] = rungs[*count].name;
         measurement *m = &all[*count];
-        int code = measure_opened(command, a, &how, m);
+        code = measure_opened(command, a, &how, m);
         if (code != CLI_OK)
             return code;
         m->same_tokens =
