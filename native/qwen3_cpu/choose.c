@@ -4,6 +4,10 @@
 #include <stddef.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels.h"
 
 extern const mln_cpu_kernels mln_cpu_kernels_portable;
@@ -12,6 +16,14 @@ extern const mln_cpu_kernels mln_cpu_kernels_avx2, mln_cpu_kernels_avx512,
     mln_cpu_kernels_avx512_vnni;
 #elif defined(__aarch64__)
 extern const mln_cpu_kernels mln_cpu_kernels_neon;
+#endif
+
+#if defined(__x86_64__)
+/* clang 14 has no name for it. The system saves its registers if it saves AVX's. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
 #endif
 
 typedef struct candidate {
@@ -24,8 +36,7 @@ static size_t candidates(candidate out[8]) {
     size_t n = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init(); /* CPUID, and whether the system saves the registers */
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
