@@ -62,9 +62,9 @@ class Example(support.TestCase):
         self.assertNotRegex(undefined, "myelin|mln_")
 
     def both(self, command, *words, values):
-        """What the built-in plug-in and the example answer."""
+        """What the composed plug-in and the example answer."""
         return tuple(self.good_lines(command, "-q", *words, *how, values=values)
-                     for how in ([], ["--plugin", self.plugin]))
+                     for how in (["--fusion", "composed"], ["--plugin", self.plugin]))
 
     def test_same_tokens_as_the_composed_one(self):
         items = [item for item in support.evaluation()
@@ -78,7 +78,7 @@ class Example(support.TestCase):
             self.assertEqual(without_timing([other]), without_timing([one]))
         for prompt in ("Once upon a time", "The dog", "What is 2 + 2?", "A"):
             told = [self.good("run", "-n", 40, *how, prompt)
-                    for how in ([], ["--plugin", self.plugin])]
+                    for how in (["--fusion", "composed"], ["--plugin", self.plugin])]
             self.assertEqual(told[0], told[1])
 
     def test_same_tokens_of_every_dtype(self):
