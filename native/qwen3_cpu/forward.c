@@ -40,7 +40,7 @@ typedef struct packed {
 } packed;
 
 /* Gives each matrix the area of the first that wants the same format. */
-static int plan_formats(const worker *w, const mln_cpu_matrix *matrices, int count, int area[3]) {
+static void plan_formats(const worker *w, const mln_cpu_matrix *matrices, int count, int area[3]) {
     int used = 0;
     for (int i = 0; i < count; i++) {
         area[i] = -1;
@@ -50,7 +50,6 @@ static int plan_formats(const worker *w, const mln_cpu_matrix *matrices, int cou
         if (area[i] < 0)
             area[i] = used++;
     }
-    return used;
 }
 
 static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
