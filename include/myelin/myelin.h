@@ -350,6 +350,35 @@ typedef struct myelin_logit_bias {
 enum { MYELIN_MAX_TOP_LOGPROBS = 64, MYELIN_MAX_STOP_STRINGS = 64, MYELIN_MAX_STOP_IDS = 64 };
 
 /*
+ * A language that text is held to, compiled for one tokenizer. Immutable: any number of threads may
+ * use it. Every text generated under it to its end (finish reason stop) is in the language.
+ */
+typedef struct myelin_constraint myelin_constraint;
+
+/*
+ * JSON text that the schema (JSON Schema 2020-12, the keywords docs/CONSTRAINTS.md lists) accepts;
+ * "{}" accepts any JSON value. A keyword that is not supported, a schema that is none, and one that
+ * nothing satisfies are MYELIN_ERROR_ARGUMENT, the message with the keyword and a JSON pointer to
+ * it. The tokenizer outlives the constraint.
+ */
+MYELIN_API myelin_status myelin_constraint_from_schema(myelin_constraint **constraint,
+                                                       const myelin_tokenizer *tokenizer,
+                                                       const char *schema, size_t length,
+                                                       myelin_error *error);
+/*
+ * An answer that is tool calls, in the form the chat templates of Qwen3 ask for, each to one of
+ * `tools` (the JSON array given to the template) or to the one called `name` when that is not NULL,
+ * with arguments that its "parameters" schema accepts. At least one call, at most one unless
+ * `parallel`; with `required` false an answer without calls is free text.
+ */
+MYELIN_API myelin_status myelin_constraint_from_tools(myelin_constraint **constraint,
+                                                      const myelin_tokenizer *tokenizer,
+                                                      const char *tools, size_t length,
+                                                      const char *name, bool required,
+                                                      bool parallel, myelin_error *error);
+MYELIN_API void myelin_constraint_free(myelin_constraint *constraint); /* accepts NULL */
+
+/*
  * How to generate. The order in which logits are treated is transformers': repetition penalty,
  * presence and frequency penalties, bias, then, when sampled, temperature, top_k, top_p, min_p.
  */
@@ -392,6 +421,12 @@ typedef struct myelin_generation_options {
      */
     bool (*cancelled)(void *cancel_user);
     void *cancel_user;
+    /*
+     * What the text must be, or NULL: only tokens that can still lead there are drawn. In a
+     * conversation it is the answer that is constrained, after a block of reasoning. Borrowed
+     * during the call, and may be shared by any number of generations.
+     */
+    const myelin_constraint *constraint;
 } myelin_generation_options;
 
 MYELIN_API void myelin_generation_options_init(myelin_generation_options *options);
@@ -557,6 +592,96 @@ MYELIN_API void myelin_batch_options_init(myelin_batch_options *options);
 MYELIN_API myelin_status myelin_batch_run(myelin_model *model, const myelin_batch_options *options,
                                           myelin_next_request next, myelin_request_done done,
                                           void *user, myelin_error *error);
+
+/* ---- Serving -----------------------------------------------------------------------------------
+ */
+
+/*
+ * A queue, a worker thread and a scheduler over one model. Requests join and leave between steps;
+ * prompts are read in pieces that share steps with decoding; keys and values lie in pages of a
+ * memory budget that is fixed at the start, and requests that begin alike share them. Each result
+ * equals the one myelin_complete() gives. Any thread may call any of these at any time, callbacks
+ * included, free() apart.
+ */
+typedef struct myelin_serving myelin_serving;
+
+typedef struct myelin_serving_options {
+    size_t size;             /* set by _init */
+    int32_t max_sequences;   /* 16: generated at once */
+    int32_t max_queue;       /* 1024: waiting; then submit() is MYELIN_ERROR_BUSY */
+    int32_t step_tokens;     /* 0: the plug-in's best; most tokens of one step, prompts included */
+    uint64_t kv_bytes;       /* 0: room for max_sequences of 2048 tokens; of keys and values */
+    bool prefix_cache;       /* true: pages of ended requests are kept until room is needed */
+    double batch_timeout_ms; /* 0; an idle worker waits so long for company of a first request */
+} myelin_serving_options;
+
+MYELIN_API void myelin_serving_options_init(myelin_serving_options *options);
+
+MYELIN_API myelin_status myelin_serving_start(myelin_serving **serving, myelin_model *model,
+                                              const myelin_serving_options *options,
+                                              myelin_error *error);
+/* Cancels what runs and waits, waits for the worker to end, releases all. Accepts NULL. */
+MYELIN_API void myelin_serving_free(myelin_serving *serving);
+
+/* What a request is submitted with. */
+typedef struct myelin_submission {
+    size_t size;                   /* set by _init */
+    const myelin_request *request; /* all it points to is copied, constraints and tags apart */
+    int32_t priority;              /* 0; -100 to 100, higher ones begin first; equals in turn */
+    bool prefix_cache;             /* true: may begin with pages of others, and leave its own */
+    myelin_emit emit;              /* pieces, from the worker's thread; NULL: none. It must not
+                                      block: nobody's tokens are computed meanwhile */
+    myelin_request_done done;      /* once for each request submitted, from the worker's thread */
+    void *user;                    /* of both */
+} myelin_submission;
+
+MYELIN_API void myelin_submission_init(myelin_submission *submission);
+
+/*
+ * Queues a request; *id (may be NULL) names it until done() was called, which may be before this
+ * returns. Tokenizing and checking happen here, on the caller's thread: what is wrong with a
+ * request is this call's failure, and done() is not called. MYELIN_ERROR_BUSY when the queue is
+ * full or the serving drains; MYELIN_ERROR_CACHE_FULL when the request alone would not fit.
+ */
+MYELIN_API myelin_status myelin_serving_submit(myelin_serving *serving,
+                                               const myelin_submission *submission, uint64_t *id,
+                                               myelin_error *error);
+/* Ends a request as cancelled within one step, waiting ones too; one that has ended is ignored. */
+MYELIN_API void myelin_serving_cancel(myelin_serving *serving, uint64_t id);
+
+/*
+ * Takes nothing new from now on and waits until all has ended, timeout_ms at most (negative: as
+ * long as it takes): false when something was still running then.
+ */
+MYELIN_API bool myelin_serving_drain(myelin_serving *serving, double timeout_ms);
+
+typedef struct myelin_serving_stats {
+    size_t size; /* set by the caller to sizeof(myelin_serving_stats) */
+    int32_t running, waiting;
+    int32_t pages_total, pages_used, pages_cached; /* used: by running requests */
+    uint64_t kv_bytes;                             /* of all pages */
+    uint64_t requests_done, requests_failed, requests_cancelled;
+    uint64_t prompt_tokens; /* of requests begun */
+    uint64_t cached_tokens; /* so many of them taken from pages of others */
+    uint64_t generated_tokens;
+    uint64_t steps;
+    double last_step_ms_ago; /* since a step ended; grows while idle */
+    bool draining;
+} myelin_serving_stats;
+
+MYELIN_API void myelin_serving_get_stats(const myelin_serving *serving,
+                                         myelin_serving_stats *stats);
+
+/* ---- Embeddings --------------------------------------------------------------------------------
+ */
+
+/*
+ * The embedding of a text, as Qwen3-Embedding defines it: the final norm's output at the last
+ * token, divided by its length. The caller appends the end token the checkpoint was trained with.
+ * embedding has hidden_size floats. MYELIN_ERROR_UNSUPPORTED when the plug-in cannot.
+ */
+MYELIN_API myelin_status myelin_embed(myelin_model *model, const int32_t *ids, size_t count,
+                                      float *embedding, myelin_error *error);
 
 /* ---- Scoring -----------------------------------------------------------------------------------
  */

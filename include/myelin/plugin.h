@@ -13,8 +13,11 @@
  *   sequence  the KV cache of one sequence and how many positions of it are filled.
  *   context   scratch memory for calls of forward(). One thread at a time in a context, one context
  *             at a time on a sequence; different contexts run at once.
- * A model outlives its sequences and contexts. Each object is freed by the function beside the one
- * that made it, which accepts NULL.
+ *   pool      memory for the KV caches of many sequences, in pages. The host decides which page
+ *             holds which positions of which sequence, and may let sequences share pages that none
+ *             of them writes to.
+ * A model outlives its sequences, contexts and pools, a pool its sequences. Each object is freed by
+ * the function beside the one that made it, which accepts NULL.
  *
  * Promises an implementer makes
  *   - the logits of a token depend on the tokens before it in its own sequence alone, to the last
@@ -42,6 +45,10 @@ extern "C" {
 typedef struct myelin_plugin_model myelin_plugin_model;
 typedef struct myelin_plugin_sequence myelin_plugin_sequence;
 typedef struct myelin_plugin_context myelin_plugin_context;
+typedef struct myelin_plugin_pool myelin_plugin_pool;
+
+/* Positions of one page of a pool. */
+enum { MYELIN_PAGE_POSITIONS = 64 };
 
 /* Where a failing call writes its reason. text is never NULL, size at least 256. */
 typedef struct myelin_error_buffer {
@@ -181,6 +188,41 @@ typedef struct myelin_plugin {
                                    myelin_plugin_sequence *const *sequences, const int32_t *ids,
                                    int32_t num_sequences, int32_t steps, int32_t *out_ids,
                                    myelin_error_buffer *error);
+
+    /*
+     * What embeddings are made of, or NULL if not offered: forward(), with num_logits 0 in every
+     * span, that also writes the final norm's output for the last token of each span:
+     * hidden[num_spans][hidden_size], float32, caller's memory.
+     */
+    myelin_status (*forward_hidden)(myelin_plugin_context *context, const myelin_span *spans,
+                                    int32_t num_spans, float *hidden, myelin_error_buffer *error);
+
+    /* Paged sequences: the rest of the table is all there, or all NULL if not offered. */
+
+    /* Bytes of one page: keys and values of MYELIN_PAGE_POSITIONS positions in every layer. */
+    uint64_t (*page_bytes)(const myelin_config *config);
+    /* All memory of the pages is taken here. num_pages is at least 1. */
+    myelin_status (*create_pool)(const myelin_plugin_model *model, int32_t num_pages,
+                                 myelin_plugin_pool **pool, myelin_error_buffer *error);
+    void (*free_pool)(myelin_plugin_pool *pool);
+    /*
+     * A sequence of at most max_len positions that lie in pages of the pool; it has none yet and
+     * its length is 0. Freed with free_sequence(), which leaves the pages alone.
+     */
+    myelin_status (*create_paged_sequence)(myelin_plugin_pool *pool, int32_t max_len,
+                                           myelin_plugin_sequence **sequence,
+                                           myelin_error_buffer *error);
+    /*
+     * pages[i], each 0 .. num_pages-1, holds positions 64 i .. 64 i + 63 from now on, for i from 0
+     * to count-1 (64 count is at most max_len rounded up to whole pages); the first `length`
+     * positions in them are filled, as some sequence of the pool filled them, at the same positions
+     * after the same tokens. Before forward() or decode_greedy() writes a position, the host has
+     * given it a page that no other sequence has. Allocates nothing.
+     */
+    void (*set_pages)(myelin_plugin_sequence *sequence, const int32_t *pages, int32_t count,
+                      int32_t length);
+    /* Copies the content of page `from` to page `to`. */
+    void (*copy_page)(myelin_plugin_pool *pool, int32_t to, int32_t from);
 } myelin_plugin;
 
 /* The symbol a plug-in's shared object exports: const myelin_plugin *myelin_plugin_v1(void) */

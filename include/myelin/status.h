@@ -33,7 +33,8 @@ extern "C" {
     X(MYELIN_ERROR_CACHE_FULL, 7, "KV cache is full")                                              \
     X(MYELIN_ERROR_CANCELLED, 8, "cancelled")                                                      \
     X(MYELIN_ERROR_DEVICE, 9, "device error")                                                      \
-    X(MYELIN_ERROR_INTERNAL, 10, "internal error")
+    X(MYELIN_ERROR_INTERNAL, 10, "internal error")                                                 \
+    X(MYELIN_ERROR_BUSY, 11, "busy")
 
 typedef enum myelin_status {
 #define MYELIN_STATUS_ENUM(name, value, text) name = value,
