@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The composed plug-in's sequences and contexts, its calls, and the table of them. */
+/* The composed plug-in's contexts, its calls, and the table of them. */
 #include "model/composed.h"
 
 #include <inttypes.h>
@@ -16,8 +16,8 @@ myelin_status mln_plugin_fail(myelin_error_buffer *buffer, const myelin_error *e
     return error->status;
 }
 
-static myelin_status fail_argument(myelin_error_buffer *buffer, const char *what, int64_t least,
-                                   int64_t most, int64_t found) {
+myelin_status mln_plugin_fail_argument(myelin_error_buffer *buffer, const char *what, int64_t least,
+                                       int64_t most, int64_t found) {
     snprintf(buffer->text, buffer->size, "%s must be %" PRId64 " to %" PRId64 ", found %" PRId64,
              what, least, most, found);
     return MYELIN_ERROR_ARGUMENT;
@@ -26,67 +26,9 @@ static myelin_status fail_argument(myelin_error_buffer *buffer, const char *what
 static myelin_status probe(const myelin_model_description *description,
                            myelin_error_buffer *error) {
     if (description->struct_size < sizeof *description)
-        return fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
-                             description->struct_size);
+        return mln_plugin_fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
+                                        description->struct_size);
     return MYELIN_OK;
-}
-
-/* --- sequences --- */
-
-/* Bytes of keys and values; UINT64_MAX when that overflows. */
-static uint64_t cache_bytes(const myelin_config *config, int32_t max_len) {
-    uint64_t bytes = 2 * sizeof(float);
-    if (max_len < 1 || !mln_mul(bytes, (uint64_t)config->num_hidden_layers, &bytes) ||
-        !mln_mul(bytes, (uint64_t)config->num_key_value_heads, &bytes) ||
-        !mln_mul(bytes, (uint64_t)config->head_dim, &bytes) ||
-        !mln_mul(bytes, (uint64_t)max_len, &bytes))
-        return max_len < 1 ? 0 : UINT64_MAX;
-    return bytes;
-}
-
-static uint64_t sequence_bytes(const myelin_config *config, int32_t max_len) {
-    uint64_t bytes;
-    bool fits = mln_add(cache_bytes(config, max_len), sizeof(myelin_plugin_sequence), &bytes);
-    return fits ? bytes : UINT64_MAX;
-}
-
-static myelin_status create_sequence(const myelin_plugin_model *model, int32_t max_len,
-                                     myelin_plugin_sequence **out, myelin_error_buffer *buffer) {
-    *out = NULL;
-    if (max_len < 1)
-        return fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
-    myelin_error error = {0};
-    myelin_plugin_sequence *sequence = mln_calloc(1, sizeof *sequence);
-    if (!sequence) {
-        mln_fail_memory(&error, sizeof *sequence, "a KV cache");
-        return mln_plugin_fail(buffer, &error);
-    }
-    uint64_t bytes = cache_bytes(&model->config, max_len);
-    if (mln_region_map(&sequence->region, bytes, "a KV cache", &error) != MYELIN_OK) {
-        free(sequence);
-        return mln_plugin_fail(buffer, &error);
-    }
-    sequence->model = model;
-    sequence->capacity = max_len;
-    sequence->cache = (float *)(void *)sequence->region.base;
-    *out = sequence;
-    return MYELIN_OK;
-}
-
-static void free_sequence(myelin_plugin_sequence *sequence) {
-    if (!sequence)
-        return;
-    mln_region_unmap(&sequence->region);
-    free(sequence);
-}
-
-static int32_t sequence_length(const myelin_plugin_sequence *sequence) {
-    return sequence->length;
-}
-
-static void truncate_sequence(myelin_plugin_sequence *sequence, int32_t length) {
-    if (length >= 0 && length < sequence->length)
-        sequence->length = length;
 }
 
 /* --- contexts --- */
@@ -155,9 +97,9 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
                                     myelin_error_buffer *buffer) {
     *out = NULL;
     if (max_tokens < 1)
-        return fail_argument(buffer, "max_tokens", 1, INT32_MAX, max_tokens);
+        return mln_plugin_fail_argument(buffer, "max_tokens", 1, INT32_MAX, max_tokens);
     if (max_len < 1)
-        return fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
+        return mln_plugin_fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
     myelin_error error = {0};
     myelin_plugin_context *context = mln_calloc(1, sizeof *context);
     if (!context) {
@@ -193,7 +135,8 @@ static myelin_status check_room(const myelin_plugin_context *context,
                                 myelin_error_buffer *error) {
     int32_t most = sequence->capacity < context->max_len ? sequence->capacity : context->max_len;
     if (sequence->length + count > most)
-        return fail_argument(error, "positions of a sequence", 0, most, sequence->length + count);
+        return mln_plugin_fail_argument(error, "positions of a sequence", 0, most,
+                                        sequence->length + count);
     return MYELIN_OK;
 }
 
@@ -202,7 +145,7 @@ static myelin_status check_ids(const myelin_plugin_context *context, const int32
     int32_t vocab = context->model->config.vocab_size;
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
-            return fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
+            return mln_plugin_fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
     return MYELIN_OK;
 }
 
@@ -213,12 +156,14 @@ static myelin_status check_spans(const myelin_plugin_context *context, const mye
     for (int32_t s = 0; s < num_spans; s++) {
         const myelin_span *span = &spans[s];
         if (span->count < 1)
-            return fail_argument(error, "tokens of a span", 1, context->max_tokens, span->count);
+            return mln_plugin_fail_argument(error, "tokens of a span", 1, context->max_tokens,
+                                            span->count);
         if (span->num_logits < 0 || span->num_logits > span->count)
-            return fail_argument(error, "num_logits", 0, span->count, span->num_logits);
+            return mln_plugin_fail_argument(error, "num_logits", 0, span->count, span->num_logits);
         rows += span->count;
         if (rows > context->max_tokens)
-            return fail_argument(error, "tokens of a call", 1, context->max_tokens, rows);
+            return mln_plugin_fail_argument(error, "tokens of a call", 1, context->max_tokens,
+                                            rows);
         myelin_status status = check_room(context, span->sequence, span->count, error);
         if (status == MYELIN_OK)
             status = check_ids(context, span->ids, span->count, error);
@@ -274,6 +219,24 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
     return MYELIN_OK;
 }
 
+static myelin_status forward_hidden(myelin_plugin_context *context, const myelin_span *spans,
+                                    int32_t num_spans, float *hidden, myelin_error_buffer *error) {
+    myelin_status status = check_spans(context, spans, num_spans, error);
+    for (int32_t s = 0; s < num_spans && status == MYELIN_OK; s++)
+        if (spans[s].num_logits != 0)
+            status = mln_plugin_fail_argument(error, "num_logits", 0, 0, spans[s].num_logits);
+    if (status != MYELIN_OK)
+        return status;
+    mln_forward_layers(context, spans, num_spans);
+    int64_t end = 0;
+    for (int32_t s = 0; s < num_spans; s++) {
+        end += spans[s].count;
+        mln_forward_norm(context, end - 1, hidden + s * context->model->sizes.hidden);
+        spans[s].sequence->length += spans[s].count;
+    }
+    return MYELIN_OK;
+}
+
 /* One greedy token for each of `count` sequences: context->ids in, appended, and ids out. */
 static void greedy_step(myelin_plugin_context *context, int32_t count) {
     int64_t vocab = context->model->sizes.vocab;
@@ -296,9 +259,10 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
                                    int32_t num_sequences, int32_t steps, int32_t *out_ids,
                                    myelin_error_buffer *error) {
     if (num_sequences < 0 || num_sequences > context->max_tokens)
-        return fail_argument(error, "num_sequences", 0, context->max_tokens, num_sequences);
+        return mln_plugin_fail_argument(error, "num_sequences", 0, context->max_tokens,
+                                        num_sequences);
     if (steps < 1)
-        return fail_argument(error, "steps", 1, INT32_MAX, steps);
+        return mln_plugin_fail_argument(error, "steps", 1, INT32_MAX, steps);
     myelin_status status = check_ids(context, ids, num_sequences, error);
     for (int32_t s = 0; s < num_sequences && status == MYELIN_OK; s++)
         status = check_room(context, sequences[s], steps, error);
@@ -326,16 +290,23 @@ static const myelin_plugin composed = {
     .probe = probe,
     .load = mln_composed_load,
     .free_model = mln_composed_free_model,
-    .sequence_bytes = sequence_bytes,
-    .create_sequence = create_sequence,
-    .free_sequence = free_sequence,
-    .sequence_length = sequence_length,
-    .truncate_sequence = truncate_sequence,
+    .sequence_bytes = mln_composed_sequence_bytes,
+    .create_sequence = mln_composed_create_sequence,
+    .free_sequence = mln_composed_free_sequence,
+    .sequence_length = mln_composed_sequence_length,
+    .truncate_sequence = mln_composed_truncate_sequence,
     .context_bytes = context_bytes,
     .create_context = create_context,
     .free_context = free_context,
     .forward = forward,
     .decode_greedy = decode_greedy,
+    .forward_hidden = forward_hidden,
+    .page_bytes = mln_composed_page_bytes,
+    .create_pool = mln_composed_create_pool,
+    .free_pool = mln_composed_free_pool,
+    .create_paged_sequence = mln_composed_create_paged_sequence,
+    .set_pages = mln_composed_set_pages,
+    .copy_page = mln_composed_copy_page,
 };
 
 const myelin_plugin *mln_composed_plugin(void) {

@@ -35,21 +35,24 @@ static void embed(myelin_plugin_context *context, const batch *tokens) {
     }
 }
 
-/* Where layer `layer`'s keys (part 0) or values (part 1) begin: [kv_heads, capacity, D]. */
+/* Where layer `layer`'s keys (part 0) or values (part 1) begin: [kv_heads, slots, D]. */
 static float *cache_of(const myelin_plugin_sequence *sequence, int64_t layer, int64_t part) {
     const mln_sizes *sizes = &sequence->model->sizes;
-    return sequence->cache + (2 * layer + part) * sizes->kv_width * sequence->capacity;
+    const mln_composed_store *store = sequence->store;
+    return store->cache + (2 * layer + part) * sizes->kv_width * store->slots;
 }
 
-/* from [count, kv_heads, D] -> cache [kv_heads, capacity, D] at positions length .. */
+/* from [count, kv_heads, D] -> cache [kv_heads, slots, D] at positions length .. */
 static void store(float *cache, const float *from, const myelin_span *span) {
     const mln_sizes *sizes = &span->sequence->model->sizes;
-    int64_t capacity = span->sequence->capacity, length = span->sequence->length;
-    for (int64_t g = 0; g < sizes->kv_heads; g++)
-        for (int64_t t = 0; t < span->count; t++)
-            memcpy(cache + (g * capacity + length + t) * sizes->head_dim,
+    int64_t slots = span->sequence->store->slots, length = span->sequence->length;
+    for (int64_t t = 0; t < span->count; t++) {
+        int64_t slot = mln_kv_slot(span->sequence->pages, length + t);
+        for (int64_t g = 0; g < sizes->kv_heads; g++)
+            memcpy(cache + (g * slots + slot) * sizes->head_dim,
                    from + (t * sizes->kv_heads + g) * sizes->head_dim,
                    (size_t)sizes->head_dim * sizeof *cache);
+    }
 }
 
 /* attended [rows, Q]: each span attends to its own sequence, the new positions among it. */
@@ -63,7 +66,7 @@ static void attend(myelin_plugin_context *context, const batch *tokens, int64_t 
         float *values = cache_of(span->sequence, layer, 1);
         store(keys, context->k + row * sizes->kv_width, span);
         store(values, context->v + row * sizes->kv_width, span);
-        mln_kv_view cache = {keys, values, span->sequence->capacity};
+        mln_kv_view cache = {keys, values, span->sequence->store->slots, span->sequence->pages};
         mln_attention(&context->model->host, context->attended + row * sizes->q_width,
                       context->q + row * sizes->q_width, &cache, shape, span->count,
                       span->sequence->length, context->scores);
@@ -122,6 +125,13 @@ void mln_forward_layers(myelin_plugin_context *context, const myelin_span *spans
         attention_block(context, &tokens, layer);
         mlp_block(context, &tokens, layer);
     }
+}
+
+void mln_forward_norm(const myelin_plugin_context *context, int64_t row, float *out) {
+    const myelin_plugin_model *model = context->model;
+    int64_t hidden = model->sizes.hidden;
+    mln_rms_norm(out, context->residual + row * hidden, &model->weights.norm, 1, hidden,
+                 model->config.rms_norm_eps);
 }
 
 void mln_forward_head(myelin_plugin_context *context, const int64_t *rows, int64_t count) {

@@ -18,8 +18,8 @@ typedef struct attention_job {
 } attention_job;
 
 /* scores[j] = q . keys[j] * scale, j < count; keys [count, D]. Returns the largest. */
-static float attention_scores(float *scores, const float *q, const float *keys, int64_t count,
-                              int64_t head_dim, float scale) {
+static float page_scores(float *scores, const float *q, const float *keys, int64_t count,
+                         int64_t head_dim, float scale) {
     float largest = -INFINITY;
     for (int64_t j = 0; j < count; j += MLN_DOT_TILE) {
         int64_t n = count - j < MLN_DOT_TILE ? count - j : MLN_DOT_TILE;
@@ -34,9 +34,23 @@ static float attention_scores(float *scores, const float *q, const float *keys, 
     return largest;
 }
 
-/* out[D] = sum over j < count, in order, of softmax(scores)[j] * values[j]; values [count, D]. */
+/* The same for positions 0 .. count-1, which lie in pages of keys [slots, D]. */
+static float attention_scores(float *scores, const float *q, const float *keys,
+                              const int32_t *pages, int64_t count, int64_t head_dim, float scale) {
+    float largest = -INFINITY;
+    for (int64_t j = 0; j < count; j += MYELIN_PAGE_POSITIONS) {
+        int64_t n = count - j < MYELIN_PAGE_POSITIONS ? count - j : MYELIN_PAGE_POSITIONS;
+        float most =
+            page_scores(scores + j, q, keys + mln_kv_slot(pages, j) * head_dim, n, head_dim, scale);
+        largest = most > largest ? most : largest;
+    }
+    return largest;
+}
+
+/* out[D] = sum over j < count, in order, of softmax(scores)[j] * the value of position j. */
 static void attention_mix(float *restrict out, float *restrict scores, float largest,
-                          const float *restrict values, int64_t count, int64_t head_dim) {
+                          const float *restrict values, const int32_t *pages, int64_t count,
+                          int64_t head_dim) {
     double sum = 0;
     for (int64_t j = 0; j < count; j++) {
         scores[j] = expf(scores[j] - largest);
@@ -46,8 +60,9 @@ static void attention_mix(float *restrict out, float *restrict scores, float lar
     memset(out, 0, (size_t)head_dim * sizeof *out);
     for (int64_t j = 0; j < count; j++) {
         float p = scores[j] * scale;
+        const float *value = values + mln_kv_slot(pages, j) * head_dim;
         for (int64_t i = 0; i < head_dim; i++)
-            out[i] += p * values[j * head_dim + i];
+            out[i] += p * value[i];
     }
 }
 
@@ -56,15 +71,16 @@ static void attention_head(void *context, int64_t head) {
     const attention_job *job = context;
     int64_t heads = job->shape.heads, dim = job->shape.head_dim;
     int64_t kv_head = head / (heads / job->shape.kv_heads);
-    const float *keys = job->cache->keys + kv_head * job->cache->capacity * dim;
-    const float *values = job->cache->values + kv_head * job->cache->capacity * dim;
+    const float *keys = job->cache->keys + kv_head * job->cache->slots * dim;
+    const float *values = job->cache->values + kv_head * job->cache->slots * dim;
+    const int32_t *pages = job->cache->pages;
     float *scores = job->scores + head * (job->past + job->tokens);
     float scale = 1.0f / sqrtf((float)dim);
     for (int64_t t = 0; t < job->tokens; t++) {
         int64_t at = (t * heads + head) * dim;
         int64_t count = job->past + t + 1;
-        float largest = attention_scores(scores, job->q + at, keys, count, dim, scale);
-        attention_mix(job->out + at, scores, largest, values, count, dim);
+        float largest = attention_scores(scores, job->q + at, keys, pages, count, dim, scale);
+        attention_mix(job->out + at, scores, largest, values, pages, count, dim);
     }
 }
 

@@ -47,12 +47,19 @@ void mln_linear(const myelin_host *host, float *out, const float *x, const myeli
 void mln_rope(float *x, const float *cos, const float *sin, int64_t tokens, int64_t heads,
               int64_t head_dim);
 
-/* The keys and values of one layer of one sequence: [kv_heads, capacity, D], dense. */
+/* The keys and values of one layer of one sequence: [kv_heads, slots, D], dense. */
 typedef struct mln_kv_view {
     const float *keys;
     const float *values;
-    int64_t capacity; /* positions there is room for */
+    int64_t slots;        /* positions there is room for, of all sequences that lie there */
+    const int32_t *pages; /* where those of this one are, page by page */
 } mln_kv_view;
+
+/* The slot that holds a position. */
+static inline int64_t mln_kv_slot(const int32_t *pages, int64_t position) {
+    return (int64_t)pages[position / MYELIN_PAGE_POSITIONS] * MYELIN_PAGE_POSITIONS +
+           position % MYELIN_PAGE_POSITIONS;
+}
 
 typedef struct mln_attention_shape {
     int64_t heads;    /* query heads */

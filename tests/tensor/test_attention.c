@@ -11,14 +11,22 @@ typedef struct setup {
     int64_t capacity, length; /* positions of the cache, and how many are filled in the end */
     float *q;                 /* [length, heads, D] */
     float *keys, *values;     /* [kv_heads, capacity, D]; NaN behind `length` */
+    int32_t *pages;           /* each in its place */
 } setup;
+
+static int64_t pages_of(int64_t positions) {
+    return (positions + MYELIN_PAGE_POSITIONS - 1) / MYELIN_PAGE_POSITIONS;
+}
 
 static setup setup_make(int64_t heads, int64_t kv_heads, int64_t dim, int64_t length,
                         int64_t capacity) {
-    setup s = {{heads, kv_heads, dim}, capacity, length, NULL, NULL, NULL};
+    setup s = {.shape = {heads, kv_heads, dim}, .capacity = capacity, .length = length};
     s.q = random_floats((size_t)(length * heads * dim), 1);
     s.keys = random_floats((size_t)(kv_heads * capacity * dim), 2);
     s.values = random_floats((size_t)(kv_heads * capacity * dim), 3);
+    s.pages = room((size_t)pages_of(capacity), sizeof *s.pages);
+    for (int32_t i = 0; i < pages_of(capacity); i++)
+        s.pages[i] = i;
     for (int64_t i = 0; i < length * heads * dim; i++)
         s.q[i] *= 8; /* so that the softmax is not flat */
     for (int64_t g = 0; g < kv_heads; g++)
@@ -31,6 +39,7 @@ static void setup_free(setup *s) {
     free(s->q);
     free(s->keys);
     free(s->values);
+    free(s->pages);
 }
 
 /* All `length` tokens, in calls of `chunk` tokens: [length, heads, D]. */
@@ -39,7 +48,7 @@ static float *run(const setup *s, int32_t threads, int64_t chunk) {
     int64_t width = s->shape.heads * s->shape.head_dim;
     float *out = room((size_t)(s->length * width), sizeof *out);
     float *scores = room((size_t)(s->shape.heads * s->length), sizeof *scores);
-    mln_kv_view cache = {s->keys, s->values, s->capacity};
+    mln_kv_view cache = {s->keys, s->values, s->capacity, s->pages};
     for (int64_t past = 0; past < s->length; past += chunk) {
         int64_t tokens = s->length - past < chunk ? s->length - past : chunk;
         mln_attention(&host, out + past * width, s->q + past * width, &cache, s->shape, tokens,
@@ -103,6 +112,31 @@ static void same_with_any_chunks_and_threads(void **state) {
     setup_free(&s);
 }
 
+/* Keys and values moved page by page, the free page before them full of NaN. */
+static void same_with_any_pages(void **state) {
+    (void)state;
+    enum { PAGES = 4, SLOTS = (PAGES + 1) * MYELIN_PAGE_POSITIONS, LENGTH = 200 };
+    static const int32_t pages[PAGES] = {3, 1, 4, 2};
+    setup s = setup_make(4, 2, 18, LENGTH, PAGES * MYELIN_PAGE_POSITIONS);
+    setup moved = setup_make(4, 2, 18, LENGTH, SLOTS);
+    size_t page = MYELIN_PAGE_POSITIONS * 18;
+    for (size_t g = 0; g < 2; g++)
+        for (size_t i = 0; i < PAGES; i++) {
+            size_t from = (g * PAGES + i) * page, to = (g * (PAGES + 1) + (size_t)pages[i]) * page;
+            memcpy(moved.keys + to, s.keys + from, page * sizeof(float));
+            memcpy(moved.values + to, s.values + from, page * sizeof(float));
+        }
+    for (size_t i = 0; i < page; i++)
+        moved.keys[i] = moved.values[i] = NAN;
+    memcpy(moved.pages, pages, sizeof pages);
+    float *expected = run(&s, 2, 50), *found = run(&moved, 2, 33);
+    assert_same(expected, found, LENGTH * 4 * 18);
+    free(expected);
+    free(found);
+    setup_free(&s);
+    setup_free(&moved);
+}
+
 /* Scores of several thousand: without taking the largest away, exp() would be infinite. */
 static void large_scores(void **state) {
     (void)state;
@@ -120,6 +154,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(against_the_formula),
         cmocka_unit_test(same_with_any_chunks_and_threads),
+        cmocka_unit_test(same_with_any_pages),
         cmocka_unit_test(large_scores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
