@@ -196,12 +196,13 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
 
 /* --- attention --- */
 
-/* Where the keys (part 0) and values (part 1) of one kv head of one layer begin. */
+/* Where the keys and values of one kv head of one layer lie. */
 static mln_cpu_kv cache_of(const myelin_plugin_sequence *sequence, int64_t layer, int64_t head) {
     const myelin_plugin_model *model = sequence->model;
-    int64_t part = sequence->positions * model->sizes.width * (model->half_cache ? 2 : 4);
-    unsigned char *keys = sequence->region.base + (layer * model->sizes.kv_heads + head) * 2 * part;
-    return (mln_cpu_kv){keys, keys + part};
+    const mln_cpu_store *store = sequence->store;
+    int64_t part = store->slots * model->sizes.width * (model->half_cache ? 2 : 4);
+    unsigned char *keys = store->region.base + (layer * model->sizes.kv_heads + head) * 2 * part;
+    return (mln_cpu_kv){keys, keys + part, sequence->pages};
 }
 
 /* x[D] in place: "rotate half" */
@@ -233,8 +234,9 @@ static void prepare_head(worker *w, const mln_cpu_layer *layer, int64_t index, i
     const mln_cpu_row *from = &c->rows[row];
     mln_cpu_kv kv = cache_of(from->sequence, index, head);
     int32_t width = (int32_t)s->width, head_dim = (int32_t)s->head_dim;
-    w->kernels->store_key(kv.keys, k, from->position, head_dim, width, w->model->half_cache);
-    w->kernels->store_value(kv.values, v, from->position, head_dim, width, w->model->half_cache);
+    int32_t slot = mln_cpu_slot(kv.pages, from->position);
+    w->kernels->store_key(kv.keys, k, slot, head_dim, width, w->model->half_cache);
+    w->kernels->store_value(kv.values, v, slot, head_dim, width, w->model->half_cache);
 }
 
 /* attended [rows, Q] of the query rows of one piece that read kv head `head` */

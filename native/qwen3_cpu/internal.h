@@ -50,12 +50,28 @@ struct myelin_plugin_model {
     mln_region region;      /* owns every weight */
 };
 
+/* Memory for keys and values: [layers, kv_heads, 2 (keys, values)][slots * width]. */
+typedef struct mln_cpu_store {
+    int64_t slots; /* a multiple of MLN_CPU_LANES */
+    mln_region region;
+} mln_cpu_store;
+
+struct myelin_plugin_pool {
+    const myelin_plugin_model *model;
+    int32_t num_pages;
+    mln_cpu_store store;
+};
+
+/* A plain sequence is a paged one with a store of its own, in which every page is in its place. */
 struct myelin_plugin_sequence {
     const myelin_plugin_model *model;
+    const mln_cpu_store *store; /* own, or the pool's */
+    mln_cpu_store own;
+    int32_t num_pages; /* of the pool; 0: the sequence has its own store */
     int32_t length;
-    int32_t capacity;  /* positions there is room for */
-    int64_t positions; /* capacity rounded up to MLN_CPU_LANES */
-    mln_region region; /* [layers, kv_heads, 2 (keys, values)][positions * width] */
+    int32_t max_len;
+    int32_t capacity; /* positions its pages have room for, at most max_len */
+    int32_t pages[];  /* [max_len / MLN_CPU_PAGE, rounded up] */
 };
 
 /* Where a row of the call comes from. */
@@ -116,6 +132,9 @@ struct myelin_plugin_context {
 enum { MLN_CPU_FORMATS = 3 };
 
 myelin_status mln_cpu_fail(myelin_error_buffer *buffer, const myelin_error *error);
+/* "`what` must be `least` to `most`, found `found`" */
+myelin_status mln_cpu_fail_argument(myelin_error_buffer *buffer, const char *what, int64_t least,
+                                    int64_t most, int64_t found);
 
 /* load.c */
 myelin_status mln_cpu_load(const myelin_model_description *description, const myelin_host *host,
@@ -127,6 +146,25 @@ mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *config);
 bool mln_cpu_half_cache(const myelin_config *config);
 /* Row `row` of a matrix as floats: out[columns]. */
 void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *matrix, int64_t row);
+
+/* sequence.c: what the table of a plug-in says of sequences and pools. */
+uint64_t mln_cpu_sequence_bytes(const myelin_config *config, int32_t max_len);
+myelin_status mln_cpu_create_sequence(const myelin_plugin_model *model, int32_t max_len,
+                                      myelin_plugin_sequence **sequence,
+                                      myelin_error_buffer *error);
+void mln_cpu_free_sequence(myelin_plugin_sequence *sequence);
+int32_t mln_cpu_sequence_length(const myelin_plugin_sequence *sequence);
+void mln_cpu_truncate_sequence(myelin_plugin_sequence *sequence, int32_t length);
+uint64_t mln_cpu_page_bytes(const myelin_config *config);
+myelin_status mln_cpu_create_pool(const myelin_plugin_model *model, int32_t num_pages,
+                                  myelin_plugin_pool **pool, myelin_error_buffer *error);
+void mln_cpu_free_pool(myelin_plugin_pool *pool);
+myelin_status mln_cpu_create_paged_sequence(myelin_plugin_pool *pool, int32_t max_len,
+                                            myelin_plugin_sequence **sequence,
+                                            myelin_error_buffer *error);
+void mln_cpu_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, int32_t count,
+                       int32_t length);
+void mln_cpu_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from);
 
 /* forward.c: all layers over context->rows, then the head over context->wanted. */
 void mln_cpu_forward(myelin_plugin_context *context);

@@ -38,6 +38,7 @@ enum {
     MLN_CPU_BLOCK = 12,      /* most tokens whose activations are packed together */
     MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
     MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
+    MLN_CPU_PAGE = 64,       /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */
     MLN_CPU_ATTEND_ROWS = 12 /* most query rows attended with at once */
 };
 
@@ -56,13 +57,21 @@ typedef struct mln_cpu_matrix {
 /*
  * The keys and values of one kv head of one layer, as the cache holds them, width = head_dim
  * rounded up to MLN_CPU_LANES, elements binary16 or float:
- *   keys   [capacity / 16][width][16]  a block of 16 positions beside each other
- *   values [capacity][width]
+ *   keys   [slots / 16][width][16]  a block of 16 slots beside each other
+ *   values [slots][width]
+ * Position p lies in slot pages[p / 64] * 64 + p % 64: pages that follow one another are read as
+ * one stream.
  */
 typedef struct mln_cpu_kv {
     unsigned char *keys;
     unsigned char *values;
+    const int32_t *pages;
 } mln_cpu_kv;
+
+/* The slot that holds a position. */
+static inline int32_t mln_cpu_slot(const int32_t *pages, int32_t position) {
+    return pages[position / MLN_CPU_PAGE] * MLN_CPU_PAGE + position % MLN_CPU_PAGE;
+}
 
 /* One call of attend(): rows of queries over the positions of one kv head. */
 typedef struct mln_cpu_attention {
@@ -97,11 +106,11 @@ typedef struct mln_cpu_kernels {
     /* out[n] = silu(gate) * up */
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
 
-    /* Writes one position's key or value [D] into a cache of binary16 (half = 1) or float. */
-    void (*store_key)(unsigned char *keys, const float *key, int32_t position, int32_t head_dim,
+    /* Writes a key or value [D] into a slot of a cache of binary16 (half = 1) or float. */
+    void (*store_key)(unsigned char *keys, const float *key, int32_t slot, int32_t head_dim,
                       int32_t width, int half);
-    void (*store_value)(unsigned char *values, const float *value, int32_t position,
-                        int32_t head_dim, int32_t width, int half);
+    void (*store_value)(unsigned char *values, const float *value, int32_t slot, int32_t head_dim,
+                        int32_t width, int half);
     void (*attend_f16)(const mln_cpu_attention *attention);
     void (*attend_f32)(const mln_cpu_attention *attention);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The CPU plug-in's sequences and contexts, its calls, and the tables of them. */
+/* The CPU plug-in's contexts, its calls, and the tables of them. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,8 +14,8 @@ myelin_status mln_cpu_fail(myelin_error_buffer *buffer, const myelin_error *erro
     return error->status;
 }
 
-static myelin_status fail_argument(myelin_error_buffer *buffer, const char *what, int64_t least,
-                                   int64_t most, int64_t found) {
+myelin_status mln_cpu_fail_argument(myelin_error_buffer *buffer, const char *what, int64_t least,
+                                    int64_t most, int64_t found) {
     snprintf(buffer->text, buffer->size, "%s must be %" PRId64 " to %" PRId64 ", found %" PRId64,
              what, least, most, found);
     return MYELIN_ERROR_ARGUMENT;
@@ -24,77 +24,13 @@ static myelin_status fail_argument(myelin_error_buffer *buffer, const char *what
 static myelin_status probe(const myelin_model_description *description,
                            myelin_error_buffer *error) {
     if (description->struct_size < sizeof *description)
-        return fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
-                             description->struct_size);
+        return mln_cpu_fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
+                                     description->struct_size);
     if (description->fusion == MYELIN_FUSION_COMPOSED) {
         snprintf(error->text, error->size, "the composed rung is the composed plug-in's");
         return MYELIN_ERROR_UNSUPPORTED;
     }
     return MYELIN_OK;
-}
-
-/* --- sequences --- */
-
-/* Positions a sequence has room for: whole blocks of keys. */
-static uint64_t padded_positions(int32_t max_len) {
-    return ((uint64_t)max_len + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES;
-}
-
-static uint64_t cache_bytes(const myelin_config *config, int32_t max_len) {
-    mln_cpu_sizes sizes = mln_cpu_sizes_of(config);
-    uint64_t bytes = mln_cpu_half_cache(config) ? 4 : 8;
-    if (max_len < 1)
-        return 0;
-    bool fits = mln_mul(bytes, (uint64_t)sizes.layers, &bytes) &&
-                mln_mul(bytes, (uint64_t)sizes.kv_heads, &bytes) &&
-                mln_mul(bytes, (uint64_t)sizes.width, &bytes) &&
-                mln_mul(bytes, padded_positions(max_len), &bytes);
-    return fits ? bytes : UINT64_MAX;
-}
-
-static uint64_t sequence_bytes(const myelin_config *config, int32_t max_len) {
-    uint64_t bytes;
-    bool fits = mln_add(cache_bytes(config, max_len), sizeof(myelin_plugin_sequence), &bytes);
-    return fits ? bytes : UINT64_MAX;
-}
-
-static myelin_status create_sequence(const myelin_plugin_model *model, int32_t max_len,
-                                     myelin_plugin_sequence **out, myelin_error_buffer *buffer) {
-    *out = NULL;
-    if (max_len < 1)
-        return fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
-    myelin_error error = {0};
-    myelin_plugin_sequence *sequence = mln_calloc(1, sizeof *sequence);
-    if (!sequence) {
-        mln_fail_memory(&error, sizeof *sequence, "a KV cache");
-        return mln_cpu_fail(buffer, &error);
-    }
-    uint64_t bytes = cache_bytes(&model->config, max_len);
-    if (mln_region_map(&sequence->region, bytes, "a KV cache", &error) != MYELIN_OK) {
-        free(sequence);
-        return mln_cpu_fail(buffer, &error);
-    }
-    sequence->model = model;
-    sequence->capacity = max_len;
-    sequence->positions = (int64_t)padded_positions(max_len);
-    *out = sequence;
-    return MYELIN_OK;
-}
-
-static void free_sequence(myelin_plugin_sequence *sequence) {
-    if (!sequence)
-        return;
-    mln_region_unmap(&sequence->region);
-    free(sequence);
-}
-
-static int32_t sequence_length(const myelin_plugin_sequence *sequence) {
-    return sequence->length;
-}
-
-static void truncate_sequence(myelin_plugin_sequence *sequence, int32_t length) {
-    if (length >= 0 && length < sequence->length)
-        sequence->length = length;
 }
 
 /* --- contexts --- */
@@ -182,9 +118,9 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
                                     myelin_error_buffer *buffer) {
     *out = NULL;
     if (max_tokens < 1)
-        return fail_argument(buffer, "max_tokens", 1, INT32_MAX, max_tokens);
+        return mln_cpu_fail_argument(buffer, "max_tokens", 1, INT32_MAX, max_tokens);
     if (max_len < 1)
-        return fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
+        return mln_cpu_fail_argument(buffer, "max_len", 1, INT32_MAX, max_len);
     myelin_error error = {0};
     myelin_plugin_context *context = mln_calloc(1, sizeof *context);
     if (!context) {
@@ -221,7 +157,8 @@ static myelin_status check_room(const myelin_plugin_context *context,
                                 myelin_error_buffer *error) {
     int32_t most = sequence->capacity < context->max_len ? sequence->capacity : context->max_len;
     if (sequence->length + count > most)
-        return fail_argument(error, "positions of a sequence", 0, most, sequence->length + count);
+        return mln_cpu_fail_argument(error, "positions of a sequence", 0, most,
+                                     sequence->length + count);
     return MYELIN_OK;
 }
 
@@ -230,7 +167,7 @@ static myelin_status check_ids(const myelin_plugin_context *context, const int32
     int32_t vocab = context->model->config.vocab_size;
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
-            return fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
+            return mln_cpu_fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
     return MYELIN_OK;
 }
 
@@ -241,12 +178,13 @@ static myelin_status check_spans(const myelin_plugin_context *context, const mye
     for (int32_t s = 0; s < num_spans; s++) {
         const myelin_span *span = &spans[s];
         if (span->count < 1)
-            return fail_argument(error, "tokens of a span", 1, context->max_tokens, span->count);
+            return mln_cpu_fail_argument(error, "tokens of a span", 1, context->max_tokens,
+                                         span->count);
         if (span->num_logits < 0 || span->num_logits > span->count)
-            return fail_argument(error, "num_logits", 0, span->count, span->num_logits);
+            return mln_cpu_fail_argument(error, "num_logits", 0, span->count, span->num_logits);
         rows += span->count;
         if (rows > context->max_tokens)
-            return fail_argument(error, "tokens of a call", 1, context->max_tokens, rows);
+            return mln_cpu_fail_argument(error, "tokens of a call", 1, context->max_tokens, rows);
         myelin_status status = check_room(context, span->sequence, span->count, error);
         if (status == MYELIN_OK)
             status = check_ids(context, span->ids, span->count, error);
@@ -279,11 +217,7 @@ static void add_span(myelin_plugin_context *c, const myelin_span *span) {
     }
 }
 
-static myelin_status forward(myelin_plugin_context *context, const myelin_span *spans,
-                             int32_t num_spans, myelin_error_buffer *error) {
-    myelin_status status = check_spans(context, spans, num_spans, error);
-    if (status != MYELIN_OK || num_spans == 0)
-        return status;
+static void run_spans(myelin_plugin_context *context, const myelin_span *spans, int32_t num_spans) {
     context->num_rows = context->num_pieces = context->num_wanted = 0;
     context->greedy = false;
     for (int32_t s = 0; s < num_spans; s++)
@@ -291,6 +225,32 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
     mln_cpu_forward(context);
     for (int32_t s = 0; s < num_spans; s++)
         spans[s].sequence->length += spans[s].count;
+}
+
+static myelin_status forward(myelin_plugin_context *context, const myelin_span *spans,
+                             int32_t num_spans, myelin_error_buffer *error) {
+    myelin_status status = check_spans(context, spans, num_spans, error);
+    if (status == MYELIN_OK && num_spans > 0)
+        run_spans(context, spans, num_spans);
+    return status;
+}
+
+static myelin_status forward_hidden(myelin_plugin_context *context, const myelin_span *spans,
+                                    int32_t num_spans, float *hidden, myelin_error_buffer *error) {
+    const myelin_plugin_model *model = context->model;
+    myelin_status status = check_spans(context, spans, num_spans, error);
+    for (int32_t s = 0; s < num_spans && status == MYELIN_OK; s++)
+        if (spans[s].num_logits != 0)
+            status = mln_cpu_fail_argument(error, "num_logits", 0, 0, spans[s].num_logits);
+    if (status != MYELIN_OK || num_spans == 0)
+        return status;
+    run_spans(context, spans, num_spans);
+    int64_t size = model->sizes.hidden, end = 0;
+    for (int32_t s = 0; s < num_spans; s++) {
+        end += spans[s].count;
+        model->kernels->rms_norm(hidden + s * size, context->residual + (end - 1) * size,
+                                 model->norm, size, (float)model->config.rms_norm_eps);
+    }
     return MYELIN_OK;
 }
 
@@ -315,9 +275,9 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
                                    int32_t num_sequences, int32_t steps, int32_t *out_ids,
                                    myelin_error_buffer *error) {
     if (num_sequences < 0 || num_sequences > context->max_tokens)
-        return fail_argument(error, "num_sequences", 0, context->max_tokens, num_sequences);
+        return mln_cpu_fail_argument(error, "num_sequences", 0, context->max_tokens, num_sequences);
     if (steps < 1)
-        return fail_argument(error, "steps", 1, INT32_MAX, steps);
+        return mln_cpu_fail_argument(error, "steps", 1, INT32_MAX, steps);
     myelin_status status = check_ids(context, ids, num_sequences, error);
     for (int32_t s = 0; s < num_sequences && status == MYELIN_OK; s++)
         status = check_room(context, sequences[s], steps, error);
@@ -348,16 +308,23 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
         .probe = probe,                                                                            \
         .load = load_##set,                                                                        \
         .free_model = mln_cpu_free_model,                                                          \
-        .sequence_bytes = sequence_bytes,                                                          \
-        .create_sequence = create_sequence,                                                        \
-        .free_sequence = free_sequence,                                                            \
-        .sequence_length = sequence_length,                                                        \
-        .truncate_sequence = truncate_sequence,                                                    \
+        .sequence_bytes = mln_cpu_sequence_bytes,                                                  \
+        .create_sequence = mln_cpu_create_sequence,                                                \
+        .free_sequence = mln_cpu_free_sequence,                                                    \
+        .sequence_length = mln_cpu_sequence_length,                                                \
+        .truncate_sequence = mln_cpu_truncate_sequence,                                            \
         .context_bytes = context_bytes,                                                            \
         .create_context = create_context,                                                          \
         .free_context = free_context,                                                              \
         .forward = forward,                                                                        \
         .decode_greedy = decode_greedy,                                                            \
+        .forward_hidden = forward_hidden,                                                          \
+        .page_bytes = mln_cpu_page_bytes,                                                          \
+        .create_pool = mln_cpu_create_pool,                                                        \
+        .free_pool = mln_cpu_free_pool,                                                            \
+        .create_paged_sequence = mln_cpu_create_paged_sequence,                                    \
+        .set_pages = mln_cpu_set_pages,                                                            \
+        .copy_page = mln_cpu_copy_page,                                                            \
     }
 
 PLUGIN(best, NULL);
