@@ -52,6 +52,25 @@ myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len) {
     return sequence;
 }
 
+myelin_plugin_pool *harness_pool(const harness *h, int32_t num_pages) {
+    char text[256] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    myelin_plugin_pool *pool;
+    if (h->plugin->create_pool(h->model->weights, num_pages, &pool, &error) != MYELIN_OK)
+        fail_msg("%s", text);
+    return pool;
+}
+
+myelin_plugin_sequence *harness_paged_sequence(const harness *h, myelin_plugin_pool *pool,
+                                               int32_t max_len) {
+    char text[256] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    myelin_plugin_sequence *sequence;
+    if (h->plugin->create_paged_sequence(pool, max_len, &sequence, &error) != MYELIN_OK)
+        fail_msg("%s", text);
+    return sequence;
+}
+
 myelin_plugin_context *harness_context(const harness *h, int32_t max_tokens, int32_t max_len) {
     char text[256] = "";
     myelin_error_buffer error = {text, sizeof text};

@@ -34,6 +34,9 @@ void harness_close(harness *h);
 const myelin_plugin *harness_plugin(const char *name);
 
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len);
+myelin_plugin_pool *harness_pool(const harness *h, int32_t num_pages);
+myelin_plugin_sequence *harness_paged_sequence(const harness *h, myelin_plugin_pool *pool,
+                                               int32_t max_len);
 myelin_plugin_context *harness_context(const harness *h, int32_t max_tokens, int32_t max_len);
 
 /*

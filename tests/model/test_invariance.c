@@ -198,22 +198,6 @@ static void threads_share_a_model(void **state) {
     }
 }
 
-/* A model of the head size and with the 4-bit weights of published ones. */
-static char *build_model(void) {
-    checkpoint_spec spec = checkpoint_spec_default();
-    spec.heads = 4;
-    spec.kv_heads = 2;
-    spec.head_dim = 128;
-    spec.dtype = "BF16";
-    spec.bits = 4;
-    spec.group_size = 32;
-    char *directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, directory);
-    builder_free(built);
-    return directory;
-}
-
 /* usage: test_model_invariance [KERNELS|PLUGIN [MODEL]], "built" for a model built here */
 int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_composed_plugin();
@@ -221,7 +205,7 @@ int main(int argc, char **argv) {
         return 77; /* this processor has no such kernels */
     if (argc > 2)
         model_directory = argv[2];
-    char *built = argc > 2 && !strcmp(argv[2], "built") ? build_model() : NULL;
+    char *built = argc > 2 && !strcmp(argv[2], "built") ? builder_write_published() : NULL;
     if (built)
         model_directory = built;
     const struct CMUnitTest tests[] = {

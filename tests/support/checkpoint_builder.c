@@ -434,3 +434,18 @@ void builder_write(built_checkpoint *built, const char *directory) {
     if (built->spec.shards > 1)
         write_json(directory, "model.safetensors.index.json", builder_index(built));
 }
+
+char *builder_write_published(void) {
+    checkpoint_spec spec = checkpoint_spec_default();
+    spec.heads = 4;
+    spec.kv_heads = 2;
+    spec.head_dim = 128;
+    spec.dtype = "BF16";
+    spec.bits = 4;
+    spec.group_size = 32;
+    char *directory = temp_directory_make();
+    built_checkpoint *built = builder_make(&spec);
+    builder_write(built, directory);
+    builder_free(built);
+    return directory;
+}
