@@ -46,6 +46,28 @@ static const char *missing_callback(const myelin_plugin *p) {
     return NULL;
 }
 
+/* With some of the calls that pages need, the first that is not there; NULL with all or none. */
+static const char *missing_of_pages(const myelin_plugin *p) {
+    const struct {
+        const char *name;
+        bool present;
+    } calls[] = {
+        {"page_bytes", p->page_bytes != NULL},
+        {"create_pool", p->create_pool != NULL},
+        {"free_pool", p->free_pool != NULL},
+        {"create_paged_sequence", p->create_paged_sequence != NULL},
+        {"set_pages", p->set_pages != NULL},
+        {"copy_page", p->copy_page != NULL},
+    };
+    const char *missing = NULL;
+    size_t count = sizeof calls / sizeof *calls, present = 0;
+    for (size_t i = count; i-- > 0;) {
+        present += calls[i].present;
+        missing = calls[i].present ? missing : calls[i].name;
+    }
+    return present > 0 ? missing : NULL;
+}
+
 /* Magic, version and size come first: without them the rest cannot be read. */
 static myelin_status check_header(const myelin_plugin *p, const char *path, myelin_error *error) {
     if (p->magic != MYELIN_PLUGIN_MAGIC)
@@ -84,6 +106,10 @@ static myelin_status check_table(const myelin_plugin *p, const char *path, myeli
     if (missing)
         return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1, "missing callback: %s is NULL",
                         missing);
+    missing = missing_of_pages(p);
+    if (missing)
+        return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1,
+                        "missing callback: %s is NULL, though others for pages are there", missing);
     if (p->max_fusion < MYELIN_FUSION_COMPOSED || p->max_fusion > MYELIN_FUSION_CHUNK)
         return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1,
                         "max_fusion: expected %d to %d, found %" PRId32, MYELIN_FUSION_COMPOSED,

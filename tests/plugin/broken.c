@@ -184,6 +184,48 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
 #define DECODE_GREEDY NULL
 #endif
 
+#ifdef PAGES /* never called: the table is refused, or nothing asks for pages */
+static uint64_t page_bytes(const myelin_config *config) {
+    UNUSED(config);
+    return UINT64_MAX;
+}
+
+static myelin_status create_pool(const myelin_plugin_model *model, int32_t num_pages,
+                                 myelin_plugin_pool **pool, myelin_error_buffer *error) {
+    UNUSED(model);
+    UNUSED(num_pages);
+    *pool = NULL;
+    return refuse("no pages", error);
+}
+
+static void free_pool(myelin_plugin_pool *pool) {
+    UNUSED(pool);
+}
+
+static myelin_status create_paged_sequence(myelin_plugin_pool *pool, int32_t max_len,
+                                           myelin_plugin_sequence **sequence,
+                                           myelin_error_buffer *error) {
+    UNUSED(pool);
+    UNUSED(max_len);
+    *sequence = NULL;
+    return refuse("no pages", error);
+}
+
+static void set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, int32_t count,
+                      int32_t length) {
+    UNUSED(sequence);
+    UNUSED(pages);
+    UNUSED(count);
+    UNUSED(length);
+}
+
+static void copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from) {
+    UNUSED(pool);
+    UNUSED(to);
+    UNUSED(from);
+}
+#endif
+
 #ifdef FAULT_MAGIC
 #define MAGIC 0x12345678u
 #else
@@ -231,7 +273,16 @@ static myelin_plugin table = {.magic = MAGIC,
                               .create_context = create_context,
                               .free_context = free_context,
                               .forward = forward,
-                              .decode_greedy = DECODE_GREEDY};
+                              .decode_greedy = DECODE_GREEDY,
+#ifdef PAGES
+                              .page_bytes = page_bytes,
+                              .create_pool = create_pool,
+                              .free_pool = free_pool,
+                              .create_paged_sequence = create_paged_sequence,
+                              .set_pages = set_pages,
+                              .copy_page = copy_page
+#endif
+};
 
 #ifndef FAULT_SYMBOL
 MYELIN_API const myelin_plugin *myelin_plugin_v1(void);

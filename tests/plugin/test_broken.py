@@ -12,6 +12,8 @@ PLUGINS = pathlib.Path(os.environ["MYELIN_PLUGINS"])
 CALLBACKS = ("probe", "load", "free_model", "sequence_bytes", "create_sequence", "free_sequence",
              "sequence_length", "truncate_sequence", "context_bytes", "create_context",
              "free_context", "forward")
+PAGES = ("page_bytes", "create_pool", "free_pool", "create_paged_sequence", "set_pages",
+         "copy_page")
 # What is wrong -> what is said. These are noticed before the weights are loaded:
 TABLES = {
     "symbol": "no symbol myelin_plugin_v1",
@@ -57,6 +59,14 @@ class Broken(TestCase):
         for name in CALLBACKS:
             said = self.refused("inspect", "--plugin", plugin("without_" + name))
             self.assertIn(f"missing callback: {name} is NULL", said)
+
+    def test_some_of_pages(self):
+        for name in PAGES:
+            said = self.refused("inspect", "--plugin", plugin("without_" + name))
+            self.assertIn(f"missing callback: {name} is NULL, though others for pages are there",
+                          said)
+        self.good("inspect", "--plugin", plugin("pages"))  # all of them
+        self.good("inspect", "--plugin", plugin("sevens"))  # none
 
     def test_failing_calls(self):
         for name, message in CALLS.items():
