@@ -104,6 +104,21 @@ static void both_prefixes(built_checkpoint *b, const char *d) {
     builder_add(b, "embed_tokens.weight", "F32", 2, (int64_t[]){80, 64});
 }
 
+static void rename_tensor(built_checkpoint *b, const char *from, const char *to) {
+    built_tensor *tensor = builder_find(b, from);
+    snprintf(tensor->name, sizeof tensor->name, "%s", to);
+}
+
+static void bare_embedding(built_checkpoint *b, const char *d) {
+    (void)d;
+    rename_tensor(b, "model.embed_tokens.weight", "embed_tokens.weight");
+}
+
+static void bare_norm(built_checkpoint *b, const char *d) {
+    (void)d;
+    rename_tensor(b, "model.norm.weight", "norm.weight");
+}
+
 static void stray_scales(built_checkpoint *b, const char *d) {
     (void)d;
     builder_add(b, "model.layers.0.mlp.up_proj.scales", "F32", 2, (int64_t[]){96, 2});
@@ -292,6 +307,10 @@ static const struct {
      "tensor \"model.layers.0.mlp.up_proj.scales\" is missing"},
     {"two embeddings", DENSE, both_prefixes, NULL, MYELIN_ERROR_FORMAT,
      "tensor \"embed_tokens.weight\" (F32 [80, 64]) is not part"},
+    {"prefix missing in one", DENSE, bare_norm, NULL, MYELIN_ERROR_FORMAT,
+     "tensor \"model.norm.weight\" is missing"},
+    {"prefix missing in the first", DENSE, bare_embedding, NULL, MYELIN_ERROR_FORMAT,
+     "tensor \"layers.0.input_layernorm.weight\" is missing"},
     {"scales without a section", DENSE, stray_scales, NULL, MYELIN_ERROR_FORMAT,
      "tensor \"model.layers.0.mlp.up_proj.scales\" has no meaning"},
     {"quantised without a section", QUANTISED, no_section, NULL, MYELIN_ERROR_FORMAT,
