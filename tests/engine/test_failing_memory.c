@@ -181,6 +181,12 @@ static myelin_status score(myelin_error *error) {
     return myelin_score(model, ids, COUNT(ids), logprobs, 2, top_ids, top_logprobs, error);
 }
 
+static myelin_status embed(myelin_error *error) {
+    static const int32_t ids[] = {7, 5, 8};
+    float embedding[16];
+    return myelin_embed(model, ids, COUNT(ids), embedding, error);
+}
+
 /* A batch reports its requests' failures one by one; the first becomes the walk's. */
 typedef struct requests {
     myelin_generation_options options;
@@ -234,6 +240,7 @@ static void test_walks(void **state) {
     walk("myelin_run", run, 10);
     walk("a session", use_a_session, 10);
     walk("myelin_score", score, 5);
+    walk("myelin_embed", embed, 5);
     walk("myelin_batch_run", run_a_batch, 15);
 }
 

@@ -143,7 +143,7 @@ static void mlp(const net *n, double *x, int count) {
     free(up);
 }
 
-double *reference_logits(built_checkpoint *built, const int32_t *ids, int count) {
+double *reference_hidden(built_checkpoint *built, const int32_t *ids, int count) {
     net n = {built, built->spec, -1};
     int hidden = n.spec.hidden;
     float *table = weight(&n, "embed_tokens");
@@ -157,11 +157,17 @@ double *reference_logits(built_checkpoint *built, const int32_t *ids, int count)
     }
     n.layer = -1;
     double *normed = normalise(&n, x, count, "norm", hidden);
-    float *head = n.spec.tie ? NULL : builder_values(built, "lm_head");
-    double *logits = times(normed, count, head ? head : table, n.spec.vocab, hidden);
-    free(head);
     free(table);
-    free(normed);
     free(x);
+    return normed;
+}
+
+double *reference_logits(built_checkpoint *built, const int32_t *ids, int count) {
+    net n = {built, built->spec, -1};
+    double *normed = reference_hidden(built, ids, count);
+    float *head = n.spec.tie ? weight(&n, "embed_tokens") : builder_values(built, "lm_head");
+    double *logits = times(normed, count, head, n.spec.vocab, n.spec.hidden);
+    free(head);
+    free(normed);
     return logits;
 }

@@ -12,5 +12,7 @@
 
 /* Logits [count, vocab] of a prompt, plain RoPE of base 1e6, eps 1e-6; heap memory. */
 double *reference_logits(built_checkpoint *built, const int32_t *ids, int count);
+/* What it makes them of, the final norm's output [count, hidden]; heap memory. */
+double *reference_hidden(built_checkpoint *built, const int32_t *ids, int count);
 
 #endif
