@@ -57,7 +57,8 @@ void http_options_init(http_options *options);
 /* Binds and listens; accepts nothing before run(). */
 myelin_status http_server_create(http_server **server, const http_options *options,
                                  myelin_error *error);
-void http_server_free(http_server *server); /* accepts NULL; run() has returned */
+/* run() has returned; what was posted and not called yet is called first. Accepts NULL. */
+void http_server_free(http_server *server);
 int http_server_port(const http_server *server);
 
 /* Serves until stop(). */
@@ -67,7 +68,12 @@ myelin_status http_server_run(http_server *server, myelin_error *error);
  * exchanges end for `seconds` at most, then cuts them off; run() returns.
  */
 void http_server_stop(http_server *server, double seconds);
-/* From any thread: calls function(argument) on the loop's thread, in the order of the calls. */
+/* Serves on; each answer from now on asks the client to connect anew for its next request. */
+void http_server_retire(http_server *server);
+/*
+ * From any thread: calls function(argument) on the loop's thread, in the order of the calls, soon
+ * or, when run() has returned before, in free(). Waits when memory is short; nothing is lost.
+ */
 void http_server_post(http_server *server, void (*function)(void *argument), void *argument);
 /* Calls function(argument) on the loop's thread every so many seconds while it runs. */
 myelin_status http_server_every(http_server *server, double seconds,
@@ -83,6 +89,8 @@ int http_server_connections(const http_server *server); /* open now */
 const char *http_request_header(const http_request *request, const char *name);
 /* Valid until the exchange has ended. */
 const http_request *http_exchange_request(const http_exchange *exchange);
+/* A header of the answer, whoever gives it; copied. For what stands before the routes. */
+void http_exchange_add_header(http_exchange *exchange, const char *name, const char *value);
 
 /* A whole answer; body is copied. Content-Length, Date and Connection are added. */
 void http_respond(http_exchange *exchange, int status, const char *content_type,
