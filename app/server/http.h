@@ -33,7 +33,10 @@ typedef struct http_request {
     const char *peer; /* address of the client, "127.0.0.1:51324" */
 } http_request;
 
-/* Called on the loop's thread for each request; answers it now or later. */
+/*
+ * Called on the loop's thread for each request; answers it now or later. HEAD comes as such; what
+ * is answered to it leaves without its body.
+ */
 typedef void (*http_handler)(void *user, http_exchange *exchange, const http_request *request);
 
 typedef struct http_options {
@@ -47,9 +50,16 @@ typedef struct http_options {
     double idle_seconds;  /* a connection without a request: 75 */
     double stall_seconds; /* a client that takes nothing of an answer: 60 */
     http_handler handler;
-    void *user;
+    void *user; /* of the handler */
+    /*
+     * Called when a request's head is read and its body is not: answers now, and then the body is
+     * never read, or lets it pass. NULL: all may pass.
+     */
+    http_handler admit;
+    void *admit_user;
     /* One line, without its end, for each request answered. NULL: none. */
     void (*log)(void *user, const char *line);
+    void *log_user;
 } http_options;
 
 void http_options_init(http_options *options);
@@ -60,6 +70,8 @@ myelin_status http_server_create(http_server **server, const http_options *optio
 /* run() has returned; what was posted and not called yet is called first. Accepts NULL. */
 void http_server_free(http_server *server);
 int http_server_port(const http_server *server);
+/* Whether only this machine can reach it. */
+bool http_server_is_loopback(const http_server *server);
 
 /* Serves until stop(). */
 myelin_status http_server_run(http_server *server, myelin_error *error);
@@ -101,7 +113,7 @@ void http_stream_begin(http_exchange *exchange, int status, const char *content_
                        const http_header *headers, size_t num_headers);
 void http_stream_write(http_exchange *exchange, const char *data, size_t length);
 void http_stream_end(http_exchange *exchange);
-/* Bytes written that the client has not taken. */
+/* Bytes written that the client has not taken; at max_unread it is cut off. */
 size_t http_stream_unread(const http_exchange *exchange);
 
 /*
