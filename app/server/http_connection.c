@@ -21,7 +21,8 @@ enum {
     VECTORS = 16,           /* pieces of output sent at once */
     SENT_AT_ONCE = 1 << 18, /* bytes */
     LEAST_TAKEN = 1024,     /* bytes a client takes within stall_seconds, unless it takes all */
-    LINGER_SECONDS = 2
+    LINGER_SECONDS = 2,
+    LINGER_BYTES = 4 << 20
 };
 
 static const char continue_line[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -240,12 +241,14 @@ static size_t read_size(const http_connection *c) {
  * no answer, an interim one does no harm (any number of them may come before the answer), and a
  * client that is gone resets the connection.
  */
-static void on_half_closed(http_connection *c) {
-    const http_exchange *exchange = c->exchange;
-    c->half_closed = true;
-    if (c->phase == HTTP_ANSWERING && !exchange->streaming && !exchange->parser.http_1_0 &&
-        http_connection_output(c) != NULL && evbuffer_get_length(c->output) == 0)
-        evbuffer_add(c->output, continue_line, sizeof continue_line - 1);
+static void probe(http_connection *c) {
+    http_exchange *exchange = c->exchange;
+    if (exchange->probed || exchange->streaming || exchange->parser.http_1_0)
+        return;
+    exchange->probed = true;
+    if (http_connection_output(c) == NULL ||
+        evbuffer_add(c->output, continue_line, sizeof continue_line - 1) != 0)
+        c->dead = true;
 }
 
 /* What the client did while nothing is read from it. */
@@ -255,8 +258,8 @@ static void look_at_client(http_connection *c) {
         return;
     if ((descriptor.revents & (POLLERR | POLLHUP | POLLNVAL)) != 0)
         c->dead = true;
-    else if ((descriptor.revents & POLLRDHUP) != 0 && !c->half_closed)
-        on_half_closed(c);
+    else if ((descriptor.revents & POLLRDHUP) != 0 && c->phase == HTTP_ANSWERING)
+        probe(c);
 }
 
 /* ---- The life of a connection ---- */
@@ -272,6 +275,7 @@ static void after_answer(http_connection *c) {
     shutdown(c->fd, SHUT_WR);
     c->phase = HTTP_LINGERING;
     c->can_read = true;
+    c->taken = 0;
     free(c->left);
     c->left = NULL;
     set_timer(c, LINGER_SECONDS);
@@ -290,7 +294,8 @@ static bool step(http_connection *c) {
         return true;
     case HTTP_LINGERING:
         if (c->can_read)
-            read_once(c, HTTP_SCRATCH);
+            c->taken += read_once(c, HTTP_SCRATCH);
+        c->dead = c->dead || c->taken > LINGER_BYTES;
         break;
     default:
         if (c->left != NULL) {
@@ -320,6 +325,11 @@ void http_connection_service(http_connection *c) {
             break;
         }
         more = step(c);
+    }
+    /* It may have gone in the moment in which its request was read. */
+    if (!c->dead && c->phase == HTTP_ANSWERING && !c->exchange->looked) {
+        c->exchange->looked = true;
+        look_at_client(c);
     }
     write_out(c);
     if (c->dead)

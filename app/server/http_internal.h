@@ -37,13 +37,12 @@ struct http_connection {
     struct event io, timer;
     bool can_read, can_write; /* as far as is known: the events are edges */
     bool at_eof;
-    bool half_closed; /* the client sends no more, but may still read */
     bool dead;        /* to be cut off */
     bool close_after; /* this answer is the last */
     bool served;      /* has had an answer */
     bool scheduled;   /* is in server->ready */
     bool stalling;    /* the timer is about the output */
-    size_t taken;     /* bytes of output since the timer was set */
+    size_t taken;     /* bytes of output since the timer was set; lingering: of input */
     double since;     /* when it became idle */
     char *left;       /* bytes read that belong to later requests */
     size_t left_length;
@@ -60,6 +59,8 @@ struct http_exchange {
     bool streaming;
     bool chunked;
     bool bodyless;  /* an answer to HEAD, a 204, a 304 */
+    bool looked;    /* at whether the client is still there, since the request was read */
+    bool probed;    /* the client has closed its side, and was sent something */
     int status;     /* of the answer; 0: none yet */
     uint64_t bytes; /* of the answer's body */
     double begun;
