@@ -11,12 +11,8 @@ enum { API_MESSAGE_SIZE = 1024 };
 
 const char *api_error_type(int status) {
     switch (status) {
-    case 401:
-        return "authentication_error";
     case 403:
         return "permission_error";
-    case 404:
-        return "not_found_error";
     case 429:
         return "rate_limit_error";
     case 503:

@@ -245,10 +245,15 @@ myelin_status http_server_create(http_server **made, const http_options *options
     return MYELIN_OK;
 }
 
-static void cut_off_all(http_server *server) {
+/* The number of those that were waiting for an answer. */
+static int cut_off_all(http_server *server) {
     http_connection *c;
-    while ((c = TAILQ_FIRST(&server->busy)) != NULL || (c = TAILQ_FIRST(&server->idle)) != NULL)
+    int waiting = 0;
+    while ((c = TAILQ_FIRST(&server->busy)) != NULL || (c = TAILQ_FIRST(&server->idle)) != NULL) {
+        waiting += c->exchange != NULL;
         http_connection_destroy(c);
+    }
+    return waiting;
 }
 
 myelin_status http_server_run(http_server *server, myelin_error *error) {
@@ -256,9 +261,11 @@ myelin_status http_server_run(http_server *server, myelin_error *error) {
     int result = event_base_loop(server->base, EVLOOP_NO_EXIT_ON_EMPTY);
     http_accept_end(server);
     server->stopping = true;
-    cut_off_all(server);
+    int waiting = cut_off_all(server);
     if (result < 0)
         return fail(error, MYELIN_ERROR_IO, "the event loop failed: %s", strerror(errno));
+    if (waiting > 0)
+        return fail(error, MYELIN_ERROR_CANCELLED, "requests cut off: %d", waiting);
     return MYELIN_OK;
 }
 
@@ -267,7 +274,7 @@ void http_server_free(http_server *server) {
         return;
     while (server->first != NULL) /* no other thread is left to post */
         call_posted(server);
-    cut_off_all(server);
+    (void)cut_off_all(server);
     http_accept_end(server);
     while (server->timers != NULL) {
         http_timer *timer = server->timers;

@@ -73,7 +73,7 @@ int http_server_port(const http_server *server);
 /* Whether only this machine can reach it. */
 bool http_server_is_loopback(const http_server *server);
 
-/* Serves until stop(). */
+/* Serves until stop(). MYELIN_ERROR_CANCELLED when requests were cut off at its end. */
 myelin_status http_server_run(http_server *server, myelin_error *error);
 /*
  * From any thread or a signal handler's self-pipe: stops listening, closes idle connections, lets

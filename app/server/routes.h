@@ -46,9 +46,15 @@ void routes_handle(void *user, http_exchange *exchange, const http_request *requ
 void routes_begin_drain(routes *r);
 
 /*
- * After run() has returned, in this order: myelin_serving_free() (whose last callbacks still post),
- * http_server_free() (which calls what was posted and not called yet; its exchanges have ended),
- * routes_free(), myelin_model_close(). Accepts NULL.
+ * After run() has returned and before what follows: waits for the requests whose bodies are still
+ * being read, or embedded, on threads of the routes.
+ */
+void routes_stop(routes *r);
+
+/*
+ * After run() has returned, in this order: routes_stop(), myelin_serving_free() (whose last
+ * callbacks still post), http_server_free() (which calls what was posted and not called yet; its
+ * exchanges have ended), routes_free(), myelin_model_close(). Accepts NULL.
  */
 void routes_free(routes *r);
 

@@ -13,9 +13,10 @@
  *     GET  /big?N        N bytes at once
  *     GET  /posted?N     answered after N calls were posted by a thread
  *     GET  /stats        {"gone", "connections"}
- * A request with "X-Refuse" is answered 401 by its head.
+ * A request with "X-Refuse" is answered 401 by its head; SIGHUP reads the guard's keys anew.
  *
- * usage: echo_server NAME=VALUE...   options by their names in http_options; grace=SECONDS
+ * usage: echo_server NAME=VALUE...   options by their names in http_options and guard_options;
+ *                                    grace=SECONDS
  */
 #include <pthread.h>
 #include <signal.h>
@@ -23,9 +24,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "app/server/http.h"
+#include "app/server/guard.h"
 
-enum { MAX_STREAMS = 64, PIECE = 65536 };
+enum { MAX_STREAMS = 64, PIECE = 65536, MAX_NAMES = 4 };
 
 typedef enum entry_kind { FREE, HELD, STREAM, FLOOD } entry_kind;
 
@@ -41,6 +42,10 @@ typedef struct state {
     entry entries[MAX_STREAMS];
     int gone;
     double grace;
+    guard *guard;
+    guard_options guarded;
+    bool everywhere; /* as on an address that others can reach */
+    const char *origins[MAX_NAMES], *hosts[MAX_NAMES];
     char piece[PIECE];
 } state;
 
@@ -201,14 +206,41 @@ static void on_request(void *user, http_exchange *exchange, const http_request *
 }
 
 static void on_head(void *user, http_exchange *exchange, const http_request *request) {
-    (void)user;
+    state *s = user;
     if (http_request_header(request, "x-refuse") != NULL)
         text(exchange, 401, "refused\n");
+    else if (s->guard != NULL)
+        guard_admit(s->guard, exchange, request);
+}
+
+static void on_hangup(void *argument) {
+    state *s = argument;
+    myelin_error error;
+    if (guard_reload(s->guard, &error) != MYELIN_OK)
+        fprintf(stderr, "%s\n", error.message);
 }
 
 static void on_log(void *user, const char *line) {
     (void)user;
     fprintf(stderr, "%s\n", line);
+}
+
+/* Of the guard, which then stands before the rest. */
+static bool set_guard_option(state *s, const char *name, const char *value) {
+    guard_options *options = &s->guarded;
+    if (strcmp(name, "key_file") == 0)
+        options->key_file = value;
+    else if (strcmp(name, "open_metrics") == 0)
+        options->open_metrics = true;
+    else if (strcmp(name, "everywhere") == 0)
+        s->everywhere = true;
+    else if (strcmp(name, "origin") == 0 && options->num_origins < MAX_NAMES)
+        s->origins[options->num_origins++] = value;
+    else if (strcmp(name, "host_name") == 0 && options->num_hosts < MAX_NAMES)
+        s->hosts[options->num_hosts++] = value;
+    else
+        return strcmp(name, "guard") == 0;
+    return true;
 }
 
 static void set_option(http_options *options, double *grace, const char *name, const char *value) {
@@ -235,58 +267,84 @@ static void set_option(http_options *options, double *grace, const char *name, c
         abort();
 }
 
-/* Waits for SIGTERM; a second one cuts off. */
+/* SIGTERM stops; a second one cuts off. */
 static void *wait_for_signals(void *argument) {
     state *s = argument;
     sigset_t set;
-    int number;
+    int number, ends = 0;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
-    sigwait(&set, &number);
-    http_server_stop(s->server, s->grace);
-    sigwait(&set, &number);
-    http_server_stop(s->server, 0);
+    sigaddset(&set, SIGHUP);
+    while (sigwait(&set, &number) == 0) {
+        if (number == SIGHUP)
+            http_server_post(s->server, on_hangup, s);
+        else
+            http_server_stop(s->server, ends++ == 0 ? s->grace : 0);
+    }
     return NULL;
+}
+
+static bool create(state *s, const http_options *options, bool guarded) {
+    myelin_error error;
+    if (http_server_create(&s->server, options, &error) != MYELIN_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        return false;
+    }
+    s->guarded.origins = s->origins;
+    s->guarded.hosts = s->hosts;
+    s->guarded.loopback = http_server_is_loopback(s->server) && !s->everywhere;
+    if (guarded && guard_create(&s->guard, &s->guarded, &error) != MYELIN_OK) {
+        fprintf(stderr, "%s\n", error.message);
+        return false;
+    }
+    return true;
+}
+
+static int serve(state *s) {
+    pthread_t thread;
+    myelin_error error;
+    http_server_every(s->server, 0.01, on_stream_tick, s);
+    http_server_every(s->server, 0.005, on_flood_tick, s);
+    pthread_create(&thread, NULL, wait_for_signals, s);
+    printf("%d\n", http_server_port(s->server));
+    fflush(stdout);
+    myelin_status status = http_server_run(s->server, &error);
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
+    int held = 0;
+    for (int i = 0; i < MAX_STREAMS; i++)
+        held += s->entries[i].kind != FREE;
+    printf("ended %d gone %d left %d\n", (int)status, s->gone, held);
+    return 0;
 }
 
 int main(int argc, char **argv) {
     static state s = {.grace = 5};
     http_options options;
-    myelin_error error;
     sigset_t set;
-    pthread_t thread;
+    bool guarded = false;
     http_options_init(&options);
     options.port = 0;
     options.handler = on_request;
-    options.user = &s;
     options.admit = on_head;
+    options.user = options.admit_user = &s;
     options.log = on_log;
     for (int i = 1; i < argc; i++) {
         char *equals = strchr(argv[i], '=');
         if (equals == NULL)
             return 2;
         *equals = '\0';
-        set_option(&options, &s.grace, argv[i], equals + 1);
+        if (set_guard_option(&s, argv[i], equals + 1))
+            guarded = true;
+        else
+            set_option(&options, &s.grace, argv[i], equals + 1);
     }
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (http_server_create(&s.server, &options, &error) != MYELIN_OK) {
-        fprintf(stderr, "%s\n", error.message);
-        return 1;
-    }
-    http_server_every(s.server, 0.01, on_stream_tick, &s);
-    http_server_every(s.server, 0.005, on_flood_tick, &s);
-    pthread_create(&thread, NULL, wait_for_signals, &s);
-    printf("%d\n", http_server_port(s.server));
-    fflush(stdout);
-    myelin_status status = http_server_run(s.server, &error);
-    pthread_cancel(thread);
-    pthread_join(thread, NULL);
-    int held = 0;
-    for (int i = 0; i < MAX_STREAMS; i++)
-        held += s.entries[i].kind != FREE;
+    int code = create(&s, &options, guarded) ? serve(&s) : 1;
+    guard_free(s.guard);
     http_server_free(s.server);
-    printf("ended %d gone %d left %d\n", (int)status, s.gone, held);
-    return 0;
+    return code;
 }

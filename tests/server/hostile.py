@@ -32,7 +32,8 @@ class Server:
             if descriptors is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
         self.log = tempfile.TemporaryFile("w+")  # a pipe nobody reads would stop the server
-        words = [f"{name}={value}" for name, value in options.items()]
+        words = [f"{name}={value}" for name, values in options.items()
+                 for value in (values if isinstance(values, tuple) else (values,))]
         self.process = subprocess.Popen([ECHO, *words], stdout=subprocess.PIPE,
                                         stderr=self.log, text=True, preexec_fn=limit)
         line = self.process.stdout.readline()

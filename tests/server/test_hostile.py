@@ -370,7 +370,7 @@ class Stopping(TestCase):
             server.process.send_signal(signal.SIGTERM)
             time.sleep(0.2)
         out, _ = server.process.communicate(timeout=WAIT)
-        self.assertEqual((out, server.process.returncode), ("ended 0 gone 1 left 0\n", 0))
+        self.assertEqual((out, server.process.returncode), ("ended 8 gone 1 left 0\n", 0))
         self.assertNotIn(b"0\r\n\r\n", read_all(client)[-5:])
         client.close()
 
