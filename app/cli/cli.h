@@ -40,6 +40,7 @@ extern const cli_command cli_command_detokenize;
 extern const cli_command cli_command_inspect;
 extern const cli_command cli_command_quantize;
 extern const cli_command cli_command_bench;
+extern const cli_command cli_command_serve;
 
 /* ---- Messages: "myelin run: ..." and a newline on standard error ---- */
 
@@ -72,6 +73,8 @@ void cli_interrupts_init(void);
 void cli_interrupts_defer(void);
 void cli_interrupts_allow(void);
 bool cli_interrupted(void);
+/* As if one had come, from a thread that waits for signals itself. */
+void cli_interrupts_note(void);
 /* Forgets an interrupt that has been acted on. */
 void cli_interrupts_clear(void);
 

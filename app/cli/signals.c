@@ -2,11 +2,12 @@
 #include "cli.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 /* Written by the handler, so there is no other place for them than here. */
-static volatile sig_atomic_t interrupted;
+static atomic_int interrupted;
 static volatile sig_atomic_t deferred;
 
 static void on_interrupt(int number) {
@@ -45,6 +46,10 @@ void cli_interrupts_allow(void) {
 
 void cli_interrupts_clear(void) {
     interrupted = 0;
+}
+
+void cli_interrupts_note(void) {
+    interrupted = 1;
 }
 
 bool cli_interrupted(void) {
