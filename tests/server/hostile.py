@@ -144,8 +144,16 @@ class TestCase(unittest.TestCase):
         server = Server(**options)
 
         def end():
-            server.process.kill()
-            server.process.communicate()
+            for _ in range(2):  # the second one cuts off
+                if server.process.poll() is None:
+                    server.process.terminate()
+                    time.sleep(0.02)
+            try:
+                server.process.wait(WAIT)
+            finally:
+                server.process.kill()
+            server.log.seek(0)
+            self.assertEqual(server.process.returncode, 0, server.log.read()[-4000:])
             server.log.close()
             server.process.stdout.close()
             for client in server.clients:
