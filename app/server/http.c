@@ -34,6 +34,7 @@ void http_options_init(http_options *options) {
                               .port = 8080,
                               .max_connections = 10000,
                               .max_body = 32 << 20,
+                              .max_bodies = 512 << 20,
                               .max_unread = 4 << 20,
                               .head_seconds = 10,
                               .body_seconds = 60,
@@ -231,6 +232,8 @@ myelin_status http_server_create(http_server **made, const http_options *options
     if (server == NULL)
         return fail(error, MYELIN_ERROR_MEMORY, "out of memory");
     server->options = *options;
+    if (server->options.max_bodies < options->max_body)
+        server->options.max_bodies = options->max_body;
     server->wake = -1;
     TAILQ_INIT(&server->idle);
     TAILQ_INIT(&server->busy);

@@ -44,6 +44,7 @@ typedef struct http_options {
     int port;             /* 8080; 0: any */
     int max_connections;  /* 10,000 */
     size_t max_body;      /* bytes of a request's body: 32 MiB */
+    size_t max_bodies;    /* of all requests there are, together: 512 MiB; beyond: 503 */
     size_t max_unread;    /* bytes of an answer the client has not taken before it is cut off */
     double head_seconds;  /* from a request's first byte to the end of its head: 10 */
     double body_seconds;  /* from there to the end of its body: 60 */

@@ -182,6 +182,19 @@ static bool on_parsed(http_connection *c, http_parse_event event) {
     }
 }
 
+/* Feeds the parser, keeping count of what all bodies take together. */
+static http_parse_event parse(http_connection *c, const char *data, size_t length, size_t *used) {
+    http_parser *parser = &c->exchange->parser;
+    size_t before = parser->body_capacity;
+    http_parse_event event = http_parser_feed(parser, data, length, used);
+    c->server->bodies += parser->body_capacity - before;
+    if (parser->body_capacity == before || c->server->bodies <= c->server->options.max_bodies)
+        return event;
+    parser->status = 503;
+    parser->reason = "the bodies of all requests take too much memory";
+    return HTTP_PARSE_REFUSED;
+}
+
 /* Gives bytes to the request until it is whole; the rest is kept for the ones after it. */
 static void feed(http_connection *c, const char *data, size_t length) {
     http_parse_event event = HTTP_PARSE_MORE;
@@ -189,7 +202,7 @@ static void feed(http_connection *c, const char *data, size_t length) {
     if (c->phase == HTTP_IDLE && !begin_request(c))
         return;
     do {
-        event = http_parser_feed(&c->exchange->parser, data + at, length - at, &used);
+        event = parse(c, data + at, length - at, &used);
         at += used;
     } while (on_parsed(c, event) && (at < length || event == HTTP_PARSE_HEAD));
     if (at == length || c->close_after || c->dead)

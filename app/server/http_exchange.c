@@ -96,6 +96,7 @@ static void log_exchange(const http_exchange *exchange, bool complete) {
 }
 
 static void release(http_exchange *exchange) {
+    exchange->connection->server->bodies -= exchange->parser.body_capacity;
     http_parser_clear(&exchange->parser);
     free(exchange->label);
     free(exchange->extra);
@@ -225,7 +226,7 @@ void http_stream_write(http_exchange *exchange, const char *data, size_t length)
     char size[24];
     if (length == 0 || exchange->bodyless || connection->dead)
         return;
-    if (http_stream_unread(exchange) + length > connection->server->options.max_unread) {
+    if (http_stream_unread(exchange) >= connection->server->options.max_unread) {
         connection->dead = true;
         http_connection_schedule(connection);
         return;

@@ -99,6 +99,7 @@ struct http_server {
     struct event service; /* goes through ready */
     struct http_connections idle, busy, ready;
     int open;
+    size_t bodies; /* bytes that the requests' bodies take */
     bool retired, stopping;
     struct event stop_timer;
     http_timer *timers;

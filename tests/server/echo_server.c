@@ -251,6 +251,8 @@ static void set_option(http_options *options, double *grace, const char *name, c
         options->max_connections = (int)number;
     else if (strcmp(name, "max_body") == 0)
         options->max_body = (size_t)number;
+    else if (strcmp(name, "max_bodies") == 0)
+        options->max_bodies = (size_t)number;
     else if (strcmp(name, "max_unread") == 0)
         options->max_unread = (size_t)number;
     else if (strcmp(name, "head_seconds") == 0)

@@ -41,6 +41,7 @@ class Server:
             raise AssertionError("no port")
         self.port = int(line)
         self.clients = []
+        self.first_descriptors = self.descriptors()
 
     def connect(self, receive_buffer=None):
         client = socket.socket()
@@ -165,3 +166,5 @@ class TestCase(unittest.TestCase):
         """It answers, and nothing of earlier clients is left."""
         self.assertEqual(ask(server)[::2], (200, b"hello\n"))
         eventually(lambda: server.stats()["connections"] == 1, "connections are closed")
+        eventually(lambda: server.descriptors() == server.first_descriptors,
+                   "descriptors are closed")
