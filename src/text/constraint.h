@@ -28,10 +28,19 @@ void mln_grammar_free(mln_grammar *grammar); /* accepts NULL */
 /* Where one generation is in the language. All memory is taken when it is made. */
 typedef struct mln_constraint mln_constraint;
 
+/* Where a text begins. */
+typedef enum mln_grammar_start {
+    MLN_START_ANSWER,    /* with what the grammar is of */
+    MLN_START_REASONING, /* inside a block of reasoning, whose end the answer follows */
+    MLN_START_EITHER,    /* with <think>, or the answer */
+    MLN_NUM_STARTS
+} mln_grammar_start;
+
 /* vocab_size is the model's, which may have more ids than the tokenizer: those are never allowed.
  */
 myelin_status mln_constraint_create(mln_constraint **constraint, const mln_grammar *grammar,
-                                    int32_t vocab_size, myelin_error *error);
+                                    int32_t vocab_size, mln_grammar_start start,
+                                    myelin_error *error);
 void mln_constraint_free(mln_constraint *constraint); /* accepts NULL */
 
 /*

@@ -6,6 +6,7 @@
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/pretokenize.h"
+#include "text/token_trie.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
 
@@ -17,7 +18,11 @@ struct mln_tokenizer {
     mln_splitter splitter;    /* without code: a text is one pre-token */
     bool nfc;
     int32_t size;
-    mln_arena arena; /* the patterns of the added tokens */
+    mln_arena arena;     /* the patterns of the added tokens */
+    mln_trie_slot *trie; /* its tree, when a grammar was compiled for it */
 };
+
+/* A control token, or one that leaves no text where those do not. */
+bool mln_token_is_skipped(const mln_tokenizer *tokenizer, int32_t id);
 
 #endif

@@ -141,8 +141,10 @@ myelin_status mln_tokenizer_parse(mln_tokenizer **tokenizer, const char *json, s
                         "expected at most %llu bytes, found %zu",
                         (unsigned long long)MLN_TOKENIZER_MAX_FILE, length);
     mln_tokenizer *t = mln_calloc(1, sizeof *t);
-    if (!t)
+    if (!t || !(t->trie = mln_trie_slot_make())) {
+        free(t);
         return mln_fail_memory(error, sizeof *t, "a tokenizer");
+    }
     mln_document document;
     myelin_status status = mln_document_read(&document, json, length, file, error);
     if (status == MYELIN_OK)
@@ -178,6 +180,7 @@ void mln_tokenizer_free(mln_tokenizer *tokenizer) {
     mln_added_set_free(&tokenizer->normalized);
     mln_bpe_free(&tokenizer->bpe);
     mln_vocab_free(&tokenizer->vocab);
+    mln_trie_slot_free(tokenizer->trie);
     mln_arena_free(&tokenizer->arena);
     free(tokenizer);
 }
@@ -206,4 +209,9 @@ bool mln_tokenizer_is_special(const mln_tokenizer *tokenizer, int32_t id) {
         return false;
     const mln_token *token = mln_vocab_at(&tokenizer->vocab, (uint32_t)id);
     return token && token->flags & MLN_TOKEN_SPECIAL;
+}
+
+bool mln_token_is_skipped(const mln_tokenizer *tokenizer, int32_t id) {
+    const mln_token *token = mln_vocab_at(&tokenizer->vocab, (uint32_t)id);
+    return token && token->flags & (MLN_TOKEN_SPECIAL | MLN_TOKEN_SKIPPED);
 }
