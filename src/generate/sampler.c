@@ -18,9 +18,10 @@ typedef struct candidate {
 struct mln_sampler {
     int32_t vocab_size;
     mln_sampling sampling;
-    int32_t *output_count; /* [vocab_size] times in the output */
-    bool *seen;            /* [vocab_size] in prompt or output */
-    int32_t *touched;      /* [vocab_size] ids with seen set, num_touched of them */
+    const uint32_t *allowed; /* of the next pick; NULL: all */
+    int32_t *output_count;   /* [vocab_size] times in the output */
+    bool *seen;              /* [vocab_size] in prompt or output */
+    int32_t *touched;        /* [vocab_size] ids with seen set, num_touched of them */
     int32_t num_touched;
     float *logits;         /* [vocab_size] after penalties and bias */
     candidate *candidates; /* [vocab_size] */
@@ -73,6 +74,7 @@ static void touch(mln_sampler *s, int32_t id) {
 void mln_sampler_begin(mln_sampler *s, const mln_sampling *sampling, const int32_t *prompt,
                        size_t count) {
     s->sampling = *sampling;
+    s->allowed = NULL;
     for (int32_t i = 0; i < s->num_touched; i++) {
         s->seen[s->touched[i]] = false;
         s->output_count[s->touched[i]] = 0;
@@ -92,12 +94,36 @@ static bool changes_logits(const mln_sampling *p) {
            p->num_bias > 0;
 }
 
+void mln_sampler_allow(mln_sampler *s, const uint32_t *mask) {
+    s->allowed = mask;
+}
+
+static void copy_allowed(float *out, const float *raw, const uint32_t *mask, int32_t vocab_size) {
+    for (int32_t id = 0; id < vocab_size; id++)
+        out[id] = mask[id / 32] >> id % 32 & 1 ? raw[id] : -INFINITY;
+}
+
+/* When bias has banned all that is allowed, or logits are NaN, the first that is allowed. */
+static int32_t hold_to(const uint32_t *mask, int32_t id, int32_t vocab_size) {
+    if (!mask || mask[id / 32] >> id % 32 & 1)
+        return id;
+    for (int32_t other = 0; other < vocab_size; other++)
+        if (mask[other / 32] >> other % 32 & 1)
+            return other;
+    return id;
+}
+
 /* Penalties and bias: s->logits from the raw ones. Returns what to read the treated logits from. */
 static const float *treat(mln_sampler *s, const float *raw) {
     const mln_sampling *p = &s->sampling;
-    if (!changes_logits(p))
+    if (!changes_logits(p) && !s->allowed)
         return raw;
-    memcpy(s->logits, raw, (size_t)s->vocab_size * sizeof *raw);
+    if (s->allowed)
+        copy_allowed(s->logits, raw, s->allowed, s->vocab_size);
+    else
+        memcpy(s->logits, raw, (size_t)s->vocab_size * sizeof *raw);
+    if (!changes_logits(p))
+        return s->logits;
     for (int32_t i = 0; i < s->num_touched; i++) {
         int32_t id = s->touched[i];
         float x = s->logits[id];
@@ -271,9 +297,11 @@ static int32_t draw(const mln_sampler *s, int64_t count, int32_t position) {
 
 int32_t mln_sampler_pick(mln_sampler *s, const float *logits, int32_t position) {
     const float *treated = treat(s, logits);
-    if (!s->sampling.sampled)
-        return mln_argmax(treated, s->vocab_size);
-    return draw(s, warp(s, treated), position);
+    int32_t id = s->sampling.sampled ? draw(s, warp(s, treated), position)
+                                     : mln_argmax(treated, s->vocab_size);
+    id = hold_to(s->allowed, id, s->vocab_size);
+    s->allowed = NULL;
+    return id;
 }
 
 void mln_sampler_probs(mln_sampler *s, const float *logits, float *probs) {

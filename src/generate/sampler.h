@@ -46,6 +46,12 @@ void mln_sampler_free(mln_sampler *sampler); /* accepts NULL */
 void mln_sampler_begin(mln_sampler *sampler, const mln_sampling *sampling, const int32_t *prompt,
                        size_t count);
 
+/*
+ * The only tokens that may be picked next: bit id % 32 of word id / 32. Borrowed until the next
+ * pick(); NULL: all. The logits of others are -INFINITY before anything else happens to them.
+ */
+void mln_sampler_allow(mln_sampler *sampler, const uint32_t *mask);
+
 /* Chooses the token for `position` (how many tokens stand before it). Logits are left as they are.
  */
 int32_t mln_sampler_pick(mln_sampler *sampler, const float *logits, int32_t position);

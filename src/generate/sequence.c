@@ -156,6 +156,7 @@ myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generati
     s->generation = *generation;
     s->num_generated = 0;
     s->num_forced = 0;
+    s->allowed = NULL;
     s->phase = MLN_READING;
     mln_sampler_begin(s->sampler, &generation->sampling, s->ids, (size_t)s->count);
     return MYELIN_OK;
@@ -165,6 +166,11 @@ void mln_sequence_force(mln_sequence *s, const int32_t *ids, int32_t count) {
     drop_ready(s);
     s->forced = ids;
     s->num_forced = count;
+}
+
+void mln_sequence_allow(mln_sequence *s, const uint32_t *mask) {
+    drop_ready(s);
+    s->allowed = mask;
 }
 
 /* True when `a` is the worse of two entries: the lower log-probability, the higher id among equals.
@@ -336,8 +342,10 @@ static void choose(mln_sequence *s, const float *logits) {
         id = *s->forced++;
         s->num_forced--;
     } else {
+        mln_sampler_allow(s->sampler, s->allowed);
         id = mln_sampler_pick(s->sampler, logits, s->count);
     }
+    s->allowed = NULL;
     if (s->generation.want_logprobs)
         mln_log_softmax(s->logprobs, logits, s->model->checkpoint->config.model.vocab_size);
     take(s, id);
@@ -364,9 +372,9 @@ static bool take_all_ready(mln_sequence *const *sequences, int32_t count) {
 /* The next token is the argmax of the logits as they are, and nothing else is asked of them. */
 static bool takes_argmax(const mln_sequence *s) {
     const mln_sampling *p = &s->generation.sampling;
-    return s->phase == MLN_GENERATING && s->num_forced == 0 && !s->generation.want_logprobs &&
-           !p->sampled && p->repetition_penalty == 1 && p->presence_penalty == 0 &&
-           p->frequency_penalty == 0 && p->num_bias == 0;
+    return s->phase == MLN_GENERATING && s->num_forced == 0 && !s->allowed &&
+           !s->generation.want_logprobs && !p->sampled && p->repetition_penalty == 1 &&
+           p->presence_penalty == 0 && p->frequency_penalty == 0 && p->num_bias == 0;
 }
 
 /* How many tokens the plug-in may choose by itself for every one of the spans; 0: none. */

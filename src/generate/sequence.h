@@ -56,7 +56,8 @@ typedef struct mln_sequence {
     int32_t num_generated;
     const int32_t *forced; /* [num_forced], borrowed: the next tokens, whatever the logits say */
     int32_t num_forced;
-    bool fresh; /* the last step chose a token */
+    const uint32_t *allowed; /* borrowed: what the next choice is among; NULL: all */
+    bool fresh;              /* the last step chose a token */
     /* Tokens of a chunk that the plug-in has made and no step has taken yet. */
     int32_t ready[MLN_MAX_CHUNK];
     int32_t num_ready, next_ready;
@@ -93,6 +94,9 @@ myelin_status mln_sequence_begin(mln_sequence *sequence, const mln_generation *g
 
 /* Makes the next `count` tokens of the generation these; ids outlive it. */
 void mln_sequence_force(mln_sequence *sequence, const int32_t *ids, int32_t count);
+
+/* The next choice is among these tokens (see mln_sampler_allow); the mask outlives it. */
+void mln_sequence_allow(mln_sequence *sequence, const uint32_t *mask);
 
 /* Fills top->ids and top->logprobs, best first, from log-probabilities of a whole vocabulary. */
 void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top);
