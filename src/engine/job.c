@@ -51,6 +51,14 @@ static void keep_budget(mln_job *job) {
     mln_sequence_force(job->sequence, job->closing.data, (int32_t)job->closing.count);
 }
 
+/* Says what the next token is chosen among; true when nothing may follow. */
+static bool hold(mln_job *job) {
+    if (job->sequence->num_forced > 0)
+        return false;
+    mln_sequence_allow(job->sequence, mln_held_mask(&job->held));
+    return job->held.ended;
+}
+
 /* Gives the turn the text that has become certain. */
 static myelin_status split_text(mln_job *job, myelin_error *error) {
     if (!job->turn.active)
@@ -140,6 +148,9 @@ myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *seq
     if (status == MYELIN_OK)
         status = begin_turn(job, form, error);
     if (status == MYELIN_OK)
+        status = mln_held_begin(&job->held, options, form,
+                                model->checkpoint->config.model.vocab_size, error);
+    if (status == MYELIN_OK)
         status = begin_sequence(job, error);
     if (status != MYELIN_OK) {
         (void)mln_job_end(job, NULL, NULL);
@@ -149,6 +160,7 @@ myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *seq
     job->result.cached_tokens = mln_sequence_cached(sequence);
     if (job->turn.active)
         keep_budget(job);
+    hold(job);
     return MYELIN_OK;
 }
 
@@ -274,8 +286,11 @@ myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
     myelin_status status = split_text(job, error);
     if (status != MYELIN_OK)
         return status;
+    mln_held_accept(&job->held, id);
     if (job->turn.active)
         keep_budget(job);
+    if (hold(job)) /* and there are no stop tokens that could say so */
+        return end_with(job, MYELIN_FINISH_STOP, error);
     if (is_due(job))
         hand_over(job);
     return MYELIN_OK;
@@ -296,6 +311,7 @@ myelin_status mln_job_end(mln_job *job, myelin_result *result, myelin_error *err
         status = mln_turn_take(&job->turn, &job->result.turn, error);
     free(job->bias);
     mln_ids_free(&job->closing);
+    mln_held_free(&job->held);
     mln_turn_free(&job->turn);
     if (result && status == MYELIN_OK) {
         fill_timing(job);

@@ -6,6 +6,7 @@
 #ifndef MLN_ENGINE_JOB_H
 #define MLN_ENGINE_JOB_H
 
+#include "engine/held_text.h"
 #include "engine/internal.h"
 #include "engine/text_stream.h"
 #include "engine/turn.h"
@@ -22,6 +23,7 @@ typedef struct mln_job {
     size_t num_split;         /* bytes of the text that the turn has been given */
     mln_ids closing;          /* what closes a block of reasoning when its budget is spent */
     int32_t reasoning_tokens; /* so far */
+    mln_held_text held;       /* when the options have a constraint */
     myelin_result result;
     size_t num_handed; /* tokens the caller has been handed */
     bool ended;
