@@ -7,8 +7,12 @@
 #include "engine/held_text.h"
 
 /* What the schema or the tools of a caller are parsed as. */
-static myelin_status parse(const char *text, size_t length, const char *what, json_t **out,
-                           myelin_error *error) {
+static myelin_status parse(const myelin_tokenizer *tokenizer, const char *text, size_t length,
+                           const char *what, json_t **out, myelin_error *error) {
+    *out = NULL;
+    if (!tokenizer)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "a constraint needs a tokenizer: expected one, found NULL");
     myelin_status status = mln_json_load(out, text, length, what, error);
     if (status == MYELIN_ERROR_FORMAT) { /* it is no file */
         status = MYELIN_ERROR_ARGUMENT;
@@ -34,7 +38,7 @@ myelin_status myelin_constraint_from_schema(myelin_constraint **constraint,
     json_t *parsed;
     mln_grammar *grammar = NULL;
     *constraint = NULL;
-    myelin_status status = parse(schema, length, "schema", &parsed, error);
+    myelin_status status = parse(tokenizer, schema, length, "schema", &parsed, error);
     if (status == MYELIN_OK)
         status = mln_grammar_from_schema(&grammar, tokenizer->tokens, parsed, error);
     json_decref(parsed);
@@ -48,7 +52,7 @@ myelin_status myelin_constraint_from_tools(myelin_constraint **constraint,
     json_t *parsed;
     mln_grammar *grammar = NULL;
     *constraint = NULL;
-    myelin_status status = parse(tools, length, "tools", &parsed, error);
+    myelin_status status = parse(tokenizer, tools, length, "tools", &parsed, error);
     if (status == MYELIN_OK)
         status = mln_grammar_from_tools(&grammar, tokenizer->tokens, parsed, name, required,
                                         parallel, error);
@@ -98,8 +102,6 @@ void mln_held_free(mln_held_text *held) {
 /* A stop token ends the text, so it may come only where the text is whole; then others still may.
  */
 const uint32_t *mln_held_mask(mln_held_text *held) {
-    if (!held->state)
-        return NULL;
     memcpy(held->mask, mln_constraint_allowed(held->state), num_words(held) * sizeof *held->mask);
     bool complete = mln_constraint_complete(held->state);
     for (size_t i = 0; i < held->num_stop_ids; i++) {

@@ -17,7 +17,7 @@ typedef struct mln_held_text {
     size_t num_stop_ids;
     int32_t vocab_size;
     uint32_t *mask; /* of the next token */
-    bool ended;     /* the text is whole, and nothing may follow, not even a stop token */
+    bool ended;     /* nothing may follow, not even a stop token */
 } mln_held_text;
 
 /*
@@ -28,7 +28,7 @@ myelin_status mln_held_begin(mln_held_text *held, const myelin_generation_option
                              const mln_turn_form *form, int32_t vocab_size, myelin_error *error);
 void mln_held_free(mln_held_text *held);
 
-/* The mask of the next token, valid until the next call; NULL when nothing is held. */
+/* The mask of the next token, valid until the next call; there is a state. */
 const uint32_t *mln_held_mask(mln_held_text *held);
 /* A token came, chosen or forced; one that was not allowed ends the holding. */
 void mln_held_accept(mln_held_text *held, int32_t id);

@@ -51,12 +51,18 @@ static void keep_budget(mln_job *job) {
     mln_sequence_force(job->sequence, job->closing.data, (int32_t)job->closing.count);
 }
 
-/* Says what the next token is chosen among; true when nothing may follow. */
-static bool hold(mln_job *job) {
-    if (job->sequence->num_forced > 0)
-        return false;
+/* Says what the next token is chosen among; *ended: the text is whole and nothing may follow. */
+static myelin_status hold(mln_job *job, bool *ended, myelin_error *error) {
+    *ended = false;
+    if (!job->held.state || job->sequence->num_forced > 0)
+        return MYELIN_OK;
     mln_sequence_allow(job->sequence, mln_held_mask(&job->held));
-    return job->held.ended;
+    *ended = job->held.ended;
+    if (job->held.ended && !mln_constraint_complete(job->held.state))
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "stop_ids: expected tokens that the constraint can do without, found all "
+                        "that may come next");
+    return MYELIN_OK;
 }
 
 /* Gives the turn the text that has become certain. */
@@ -160,8 +166,11 @@ myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *seq
     job->result.cached_tokens = mln_sequence_cached(sequence);
     if (job->turn.active)
         keep_budget(job);
-    hold(job);
-    return MYELIN_OK;
+    bool ended; /* no grammar has a text without bytes, so not yet */
+    status = hold(job, &ended, error);
+    if (status != MYELIN_OK)
+        (void)mln_job_end(job, NULL, NULL);
+    return status;
 }
 
 /* Hands over what has come since the last time. A caller that has had enough cancels the job. */
@@ -289,8 +298,12 @@ myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
     mln_held_accept(&job->held, id);
     if (job->turn.active)
         keep_budget(job);
-    if (hold(job)) /* and there are no stop tokens that could say so */
+    bool ended; /* and there are no stop tokens that could say so */
+    status = hold(job, &ended, error);
+    if (status == MYELIN_OK && ended)
         return end_with(job, MYELIN_FINISH_STOP, error);
+    if (status != MYELIN_OK)
+        return status;
     if (is_due(job))
         hand_over(job);
     return MYELIN_OK;

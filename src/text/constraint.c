@@ -367,8 +367,8 @@ static uint32_t plain_room(const mln_constraint *c) {
         uint32_t left = limit == 0 || limit == MLN_NO_LIMIT ? limit : limit - p->count + 1;
         if (left >= longest)
             return left;
-        alone = alone && (left == 0 ? reads_no_plain(g, p) : room == 0);
-        room = left > 0 ? left : room;
+        alone = alone && (left > 0 || reads_no_plain(g, p));
+        room = left > room ? left : room;
     }
     return alone ? room : 0;
 }

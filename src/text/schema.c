@@ -187,6 +187,8 @@ static void add_parts(mln_schema_compiler *c, mln_conjunction *k, const mln_sche
         if (!target)
             mln_schema_refuse(c, item, "$ref", "expected \"#/...\" of this schema, found \"%.80s\"",
                               text ? text : mln_json_type_name(reference));
+        else if (target == item->schema)
+            mln_schema_refuse(c, item, "$ref", "leads back to itself");
         else
             add_item(c, k, target, item->root, item, "$ref");
     }
