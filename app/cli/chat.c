@@ -174,7 +174,11 @@ void chat_answer(chat *c) {
     cli_generation_resolve(c->generation, c->model, &options);
     options.cancelled = is_interrupted;
     cli_interrupts_defer();
-    myelin_status status = fit(c, options.max_new_tokens, &error);
+    myelin_constraint *constraint;
+    myelin_status status =
+        cli_generation_constrain(c->generation, c->model, &options, &constraint, &error);
+    if (status == MYELIN_OK)
+        status = fit(c, options.max_new_tokens, &error);
     if (status == MYELIN_OK)
         status = generate(c, &options, &result, &error);
     if (status != MYELIN_OK) {
@@ -189,6 +193,7 @@ void chat_answer(chat *c) {
         keep_answer(c, result.turn);
     }
     myelin_result_clear(&result);
+    myelin_constraint_free(constraint);
     cli_interrupts_clear();
     cli_interrupts_allow();
 }

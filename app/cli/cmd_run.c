@@ -109,7 +109,12 @@ static int generate(const cli_command *command, const run_arguments *arguments,
         return CLI_MODEL;
     }
     cli_generation_resolve(&arguments->generation, model, &options);
-    myelin_status status = complete(arguments, model, &options, &s, &result, &error);
+    myelin_constraint *constraint;
+    myelin_status status =
+        cli_generation_constrain(&arguments->generation, model, &options, &constraint, &error);
+    if (status == MYELIN_OK)
+        status = complete(arguments, model, &options, &s, &result, &error);
+    myelin_constraint_free(constraint);
     if (status != MYELIN_OK) {
         if (s.in_line && status != MYELIN_ERROR_ARGUMENT && !arguments->json)
             cli_output("\n", 1);

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "generation.h"
 
+#include <errno.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     CLI_MAX_TOKENS = 1 << 24, /* of a text; no model reads as many */
     CLI_MAX_BIASES = 1 << 20,
-    CLI_BIAS_TEXT = 64
+    CLI_BIAS_TEXT = 64,
+    CLI_MAX_SCHEMA = 1 << 20 /* bytes */
 };
 
 /* Rows of the table; bits of cli_generation.given. */
@@ -38,6 +41,7 @@ enum {
     ROW_TOP_LOGPROBS,
     ROW_NO_SPECIAL,
     ROW_THINKING_BUDGET,
+    ROW_JSON_SCHEMA,
     ROW_COUNT
 };
 
@@ -251,6 +255,48 @@ static bool read_sync_json(void *base, const json_t *value, cli_why *why) {
     return false;
 }
 
+/* All of a file; NULL, saying why, when it cannot be read. */
+static char *read_schema_file(const char *path, cli_why *why) {
+    FILE *file = fopen(path, "rbe");
+    char *text = cli_allocate(CLI_MAX_SCHEMA + 1);
+    size_t length = file ? fread(text, 1, CLI_MAX_SCHEMA + 1, file) : 0;
+    bool good = file && !ferror(file) && length <= CLI_MAX_SCHEMA && !memchr(text, 0, length);
+    if (!file || ferror(file))
+        cli_explain(why, "cannot read %.100s: %s", path, strerror(errno));
+    else if (!good)
+        cli_explain(why, "expected a text of at most %d bytes in %.100s", CLI_MAX_SCHEMA, path);
+    if (file)
+        fclose(file);
+    if (!good) {
+        free(text);
+        return NULL;
+    }
+    text[length] = '\0';
+    return text;
+}
+
+/* A schema begins with a brace, unless it is true or false; else this is the name of a file. */
+static bool read_schema_text(void *base, const char *text, cli_why *why) {
+    cli_generation *generation = base;
+    bool is_schema = text[strspn(text, " \t\r\n")] == '{' || strcmp(text, "true") == 0;
+    free(generation->json_schema);
+    generation->json_schema = is_schema ? cli_format("%s", text) : read_schema_file(text, why);
+    return generation->json_schema != NULL;
+}
+
+static bool read_schema_json(void *base, const json_t *value, cli_why *why) {
+    cli_generation *generation = base;
+    if (!json_is_object(value) && !json_is_boolean(value)) {
+        cli_explain_json(why, "a JSON Schema, an object", value);
+        return false;
+    }
+    free(generation->json_schema);
+    generation->json_schema = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    if (generation->json_schema == NULL)
+        cli_explain(why, "out of memory");
+    return generation->json_schema != NULL;
+}
+
 #define VALUE(member) .offset = offsetof(cli_generation, values.member)
 
 static const cli_option generation_options[ROW_COUNT] = {
@@ -327,6 +373,10 @@ static const cli_option generation_options[ROW_COUNT] = {
                              "in a conversation, end the reasoning after N tokens; default -1: "
                              "never",
                              VALUE(thinking_budget), .min = -1, .max = CLI_MAX_TOKENS},
+    [ROW_JSON_SCHEMA] = {"json-schema", 0, "json_schema", CLI_CUSTOM, "FILE|TEXT",
+                         "make the text (in a conversation, the answer) JSON that this JSON Schema "
+                         "accepts; {} for any",
+                         .read_text = read_schema_text, .read_json = read_schema_json},
 };
 
 void cli_generation_init(cli_generation *generation) {
@@ -338,6 +388,7 @@ void cli_generation_clear(cli_generation *generation) {
     free(generation->biases);
     free(generation->stop_strings);
     free(generation->stop_ids);
+    free(generation->json_schema);
     memset(generation, 0, sizeof *generation);
 }
 
@@ -357,6 +408,7 @@ void cli_generation_copy(cli_generation *to, const cli_generation *from) {
     to->stop_strings =
         copy_array(from->stop_strings, from->num_stop_strings, sizeof *from->stop_strings);
     to->stop_ids = copy_array(from->stop_ids, from->num_stop_ids, sizeof *from->stop_ids);
+    to->json_schema = from->json_schema ? cli_format("%s", from->json_schema) : NULL;
 }
 
 cli_group cli_generation_group(cli_generation *generation) {
@@ -460,6 +512,19 @@ void cli_generation_resolve(const cli_generation *generation, const myelin_model
         options->stop_ids = no_ids;
         options->num_stop_ids = 0;
     }
+}
+
+myelin_status cli_generation_constrain(const cli_generation *generation, const myelin_model *model,
+                                       myelin_generation_options *options,
+                                       myelin_constraint **constraint, myelin_error *error) {
+    *constraint = NULL;
+    if (generation->json_schema == NULL)
+        return MYELIN_OK;
+    myelin_status status = myelin_constraint_from_schema(constraint, myelin_model_tokenizer(model),
+                                                         generation->json_schema,
+                                                         strlen(generation->json_schema), error);
+    options->constraint = *constraint;
+    return status;
 }
 
 bool cli_read_ids(const json_t *value, int32_t **ids, size_t *count, cli_why *why) {

@@ -17,6 +17,7 @@ typedef struct cli_generation {
     size_t num_stop_strings;
     int32_t *stop_ids;
     size_t num_stop_ids;
+    char *json_schema; /* owned; NULL: none */
 } cli_generation;
 
 void cli_generation_init(cli_generation *generation);
@@ -44,6 +45,14 @@ bool cli_generation_wants_logprobs(const cli_generation *generation);
  */
 void cli_generation_resolve(const cli_generation *generation, const myelin_model *model,
                             myelin_generation_options *options);
+
+/*
+ * Compiles the schema that the text is held to, when one was given, into the options; *constraint,
+ * else NULL, is released with myelin_constraint_free() after them.
+ */
+myelin_status cli_generation_constrain(const cli_generation *generation, const myelin_model *model,
+                                       myelin_generation_options *options,
+                                       myelin_constraint **constraint, myelin_error *error);
 
 /* Reads an array of token ids; *ids is released with free(). */
 bool cli_read_ids(const json_t *value, int32_t **ids, size_t *count, cli_why *why);

@@ -102,6 +102,12 @@ bool cli_request_read(cli_request *request, json_t *line, const cli_generation *
             return false;
     }
     cli_generation_resolve(&request->generation, model, &request->options);
+    myelin_error error;
+    if (cli_generation_constrain(&request->generation, model, &request->options,
+                                 &request->constraint, &error) != MYELIN_OK) {
+        cli_explain(why, "json_schema: %.230s", error.message);
+        return false;
+    }
     request->request.options = &request->options;
     if (messages) {
         request->request.messages = request->conversation.messages;
@@ -112,6 +118,7 @@ bool cli_request_read(cli_request *request, json_t *line, const cli_generation *
 }
 
 void cli_request_clear(cli_request *request) {
+    myelin_constraint_free(request->constraint);
     free(request->ids);
     cli_conversation_clear(&request->conversation);
     cli_generation_clear(&request->generation);

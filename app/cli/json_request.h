@@ -13,6 +13,7 @@ typedef struct cli_request {
     cli_conversation conversation;
     cli_generation generation;
     myelin_generation_options options;
+    myelin_constraint *constraint; /* or NULL */
     myelin_request request;
 } cli_request;
 
