@@ -78,6 +78,18 @@ class Results(TestCase):
                                                        {"prompt": STORY, **nothing}])
         self.assertEqual(without_timing(plain), without_timing(same))
 
+    def test_json_schema(self):
+        schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3}
+        answers = self.good_lines("batch", values=[
+            {"prompt": STORY, "json_schema": schema},
+            {"messages": [{"role": "user", "content": "Hi"}], "json_schema": schema},
+            {"prompt": STORY, "json_schema": {"not": {}}},
+            {"prompt": STORY, "json_schema": "{}"}])
+        for text in (answers[0]["text"], answers[1]["content"]):
+            self.assertIn(len(json.loads(text)), (2, 3))
+        self.assertIn("json_schema: schema keyword", answers[2]["error"]["message"])
+        self.assertIn("json_schema: expected", answers[3]["error"]["message"])
+
     def test_sync_in_every_form(self):
         values = [{"prompt": STORY, "max_new_tokens": 40, "sync": sync}
                   for sync in ("token", "end", "chunk", 1, 13)]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generation options: what they do, and that a wrong one is refused by its name."""
+import json
+import os
+import tempfile
 import unittest
 
 import support
@@ -140,6 +143,28 @@ class Effects(TestCase):
         self.assertEqual(self.ids("--dtype", "f32"), self.ids())
         self.assertEqual(self.ids("--dtype", "bf16"), self.ids())
         self.assertEqual(self.ids("--fusion", "composed"), self.ids("--device", "cpu"))
+
+    def test_json_schema(self):
+        schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 7, "maximum": 9},
+                                                   "s": {"enum": ["x", "y"]}}, "required": ["n", "s"]}
+        text = json.dumps(schema)
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "schema.json")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            for argument in (text, path):
+                answer = self.good_json("run", "--json", "--json-schema", argument, STORY)
+                self.assertEqual(answer["finish_reason"], "stop")
+                value = json.loads(answer["text"])
+                self.assertEqual(list(value), ["n", "s"])
+                self.assertIn(value["n"], range(7, 10))
+                self.assertIn(value["s"], "xy")
+
+    def test_json_schema_refusals(self):
+        message = self.bad(2, "run", "--json-schema", '{"items": {"not": {}}}', STORY)
+        self.assertIn('"not" at #/items/not: not supported', message)
+        self.assertIn("cannot read", self.bad(2, "run", "--json-schema", "/no/such/file", STORY))
+        self.assertIn("invalid JSON", self.bad(2, "run", "--json-schema", "{", STORY))
 
     def test_the_last_one_counts(self):
         self.assertEqual(len(self.ids("-n", 2, "--max-new-tokens=3", "-n4")), 4)

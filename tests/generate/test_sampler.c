@@ -252,6 +252,40 @@ static void filters_agree_with_sorting(void **state) {
     }
 }
 
+static void only_what_a_mask_allows_is_picked(void **state) {
+    (void)state;
+    enum { VOCAB = 70 };
+    mln_sampler *s;
+    float logits[VOCAB], probs[VOCAB];
+    const uint32_t mask[] = {1u << 3 | 1u << 9, 0, 1u << 1};
+    assert_int_equal(mln_sampler_create(&s, VOCAB, NULL), MYELIN_OK);
+    for (int id = 0; id < VOCAB; id++)
+        logits[id] = (float)(id % 11);
+    for (int round = 0; round < 60; round++) {
+        mln_sampling sampling = neutral;
+        const mln_bias ban[] = {{3, -INFINITY}, {9, -INFINITY}, {65, -INFINITY}};
+        sampling.sampled = round % 2;
+        sampling.top_k = round % 3;
+        sampling.seed = (uint64_t)round;
+        sampling.presence_penalty = round % 5;
+        sampling.bias = ban;
+        sampling.num_bias = round < 40 ? 0 : 3;
+        mln_sampler_begin(s, &sampling, NULL, 0);
+        mln_sampler_allow(s, mask);
+        mln_sampler_probs(s, logits, probs);
+        assert_true(probs[10] == 0 || round >= 40);
+        int32_t id = mln_sampler_pick(s, logits, round);
+        assert_true(id == 3 || id == 9 || id == 65);
+        if (!sampling.sampled)
+            assert_int_equal(id, round < 40 ? 65 : 3); /* the best, then the first */
+        sampling.num_bias = 0;                         /* the mask was for one pick */
+        sampling.sampled = false;
+        mln_sampler_begin(s, &sampling, NULL, 0);
+        assert_int_equal(mln_sampler_pick(s, logits, round), 10);
+    }
+    mln_sampler_free(s);
+}
+
 static void failing_memory_is_an_error(void **state) {
     (void)state;
     mln_sampler *s;
@@ -276,6 +310,7 @@ int main(void) {
         cmocka_unit_test(penalties_count_prompt_and_output_as_they_should),
         cmocka_unit_test(odd_logits_do_no_harm),
         cmocka_unit_test(filters_agree_with_sorting),
+        cmocka_unit_test(only_what_a_mask_allows_is_picked),
         cmocka_unit_test(failing_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
