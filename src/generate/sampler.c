@@ -99,8 +99,14 @@ void mln_sampler_allow(mln_sampler *s, const uint32_t *mask) {
 }
 
 static void copy_allowed(float *out, const float *raw, const uint32_t *mask, int32_t vocab_size) {
-    for (int32_t id = 0; id < vocab_size; id++)
-        out[id] = mask[id / 32] >> id % 32 & 1 ? raw[id] : -INFINITY;
+    for (int32_t id = 0; id < vocab_size; id += 32) {
+        int32_t count = vocab_size - id < 32 ? vocab_size - id : 32;
+        uint32_t word = mask[id / 32];
+        memcpy(out + id, raw + id, (size_t)count * sizeof *out);
+        for (int32_t i = 0; word != UINT32_MAX && i < count; i++)
+            if (!(word >> i & 1))
+                out[id + i] = -INFINITY;
+    }
 }
 
 /* When bias has banned all that is allowed, or logits are NaN, the first that is allowed. */

@@ -26,6 +26,14 @@ static myelin_status too_large(myelin_error *error) {
                     "it is too large: expected at most %d states", MLN_CHARS_MAX_STATES);
 }
 
+myelin_status mln_chars_work(uint64_t *work, uint64_t steps, myelin_error *error) {
+    if (steps > *work)
+        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                        "it is too large: expected automata of fewer or simpler states");
+    *work -= steps;
+    return MYELIN_OK;
+}
+
 myelin_status mln_chars_add_state(mln_chars *c, bool accepts, uint32_t *index,
                                   myelin_error *error) {
     if (c->num_states == MLN_CHARS_MAX_STATES ||
@@ -195,10 +203,11 @@ static myelin_status pair_state(product *p, uint32_t a, uint32_t b, uint32_t *in
     return MYELIN_OK;
 }
 
-static myelin_status fill_product(product *p, myelin_error *error) {
+static myelin_status fill_product(product *p, uint64_t *work, myelin_error *error) {
     uint32_t index;
     myelin_status status = pair_state(p, 0, 0, &index, error);
     for (uint32_t s = 0; status == MYELIN_OK && s < p->out.num_states; s++) {
+        status = mln_chars_work(work, 4 * (uint64_t)p->out.num_classes, error);
         uint32_t a = (uint32_t)(p->pairs[s] >> 32), b = (uint32_t)p->pairs[s];
         for (uint32_t k = 0; status == MYELIN_OK && k < p->out.num_classes; k++) {
             uint32_t code = p->out.bounds[k];
@@ -214,7 +223,8 @@ static myelin_status fill_product(product *p, myelin_error *error) {
     return status;
 }
 
-myelin_status mln_chars_intersect(mln_chars *chars, const mln_chars *other, myelin_error *error) {
+myelin_status mln_chars_intersect(mln_chars *chars, const mln_chars *other, uint64_t *work,
+                                  myelin_error *error) {
     product p = {.a = chars, .b = other};
     size_t count = chars->num_classes + other->num_classes;
     uint32_t *bounds = mln_alloc(count, sizeof *bounds);
@@ -227,7 +237,7 @@ myelin_status mln_chars_intersect(mln_chars *chars, const mln_chars *other, myel
         status = mln_chars_begin(&p.out, bounds, count, error);
     }
     if (status == MYELIN_OK)
-        status = fill_product(&p, error);
+        status = fill_product(&p, work, error);
     free(bounds);
     free(p.pairs);
     free(p.slots);

@@ -31,6 +31,9 @@ typedef struct mln_chars {
     uint32_t num_classes, num_states, capacity;
 } mln_chars;
 
+/* Counts `steps` of work; too many are an error. */
+myelin_status mln_chars_work(uint64_t *work, uint64_t steps, myelin_error *error);
+
 /* An automaton without states, whose classes begin at 0 and these places. */
 myelin_status mln_chars_begin(mln_chars *chars, const uint32_t *bounds, size_t count,
                               myelin_error *error);
@@ -40,18 +43,20 @@ myelin_status mln_chars_add_state(mln_chars *chars, bool accepts, uint32_t *inde
 
 /*
  * The strings in which ECMA-262's regular expression finds a match. What is not regular or not
- * supported, and what grows too large, is MYELIN_ERROR_ARGUMENT.
+ * supported, and what grows too large or takes more than *work steps, which are counted down, is
+ * MYELIN_ERROR_ARGUMENT.
  */
 myelin_status mln_chars_pattern(mln_chars *chars, const char *pattern, size_t length,
-                                myelin_error *error);
+                                uint64_t *work, myelin_error *error);
 /* least to most characters; MLN_NO_LIMIT as most. */
 myelin_status mln_chars_length(mln_chars *chars, uint32_t least, uint32_t most,
                                myelin_error *error);
 /* All strings but the given ones (UTF-8). */
 myelin_status mln_chars_except(mln_chars *chars, const char *const *strings, size_t count,
                                myelin_error *error);
-/* Leaves in *chars what `other` has too. */
-myelin_status mln_chars_intersect(mln_chars *chars, const mln_chars *other, myelin_error *error);
+/* Leaves in *chars what `other` has too; *work as above. */
+myelin_status mln_chars_intersect(mln_chars *chars, const mln_chars *other, uint64_t *work,
+                                  myelin_error *error);
 bool mln_chars_accept(const mln_chars *chars, const char *text, size_t length);
 void mln_chars_free(mln_chars *chars);
 

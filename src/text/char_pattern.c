@@ -13,10 +13,9 @@
 
 enum {
     LAST_CHARACTER = 0x10FFFF,
-    MAX_RANGES = 1 << 15,        /* of all classes together */
-    MAX_CLASS_RANGES = 512,      /* of one */
-    MAX_REPEATS = 4096,          /* the number in braces */
-    MAX_WORK = 100 * 1000 * 1000 /* of making it deterministic: states looked at */
+    MAX_RANGES = 1 << 15,   /* of all classes together */
+    MAX_CLASS_RANGES = 512, /* of one */
+    MAX_REPEATS = 4096      /* the number in braces */
 };
 
 typedef struct range {
@@ -445,7 +444,8 @@ typedef struct subset {
     uint16_t *set;   /* [MLN_PATTERN_MAX_STATES]: the one being made, and */
     uint32_t *mark;  /* [MLN_PATTERN_MAX_STATES]: what is in it */
     uint32_t num_set, epoch;
-    uint64_t work;
+    uint64_t work;  /* since it was last counted, */
+    uint64_t *left; /* down from here */
 } subset;
 
 enum { NUM_SLOTS = 4 * MLN_CHARS_MAX_STATES };
@@ -553,10 +553,10 @@ static myelin_status fill_state(subset *s, uint32_t state, myelin_error *error) 
             if (p->kind == RANGES && holds(s->r, p, s->out->bounds[k]))
                 add_to_set(s, p->out);
         }
-        if (s->work > MAX_WORK)
-            return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
-                            "it is too large: expected an automaton of fewer or simpler states");
         myelin_status status = set_state(s, false, &to, error);
+        if (status == MYELIN_OK)
+            status = mln_chars_work(s->left, 1 + s->work, error);
+        s->work = 0;
         if (status != MYELIN_OK)
             return status;
         s->out->next[(size_t)state * s->out->num_classes + k] = to;
@@ -592,7 +592,7 @@ static myelin_status determinize(subset *s, uint32_t begin, myelin_error *error)
 }
 
 myelin_status mln_chars_pattern(mln_chars *chars, const char *pattern, size_t length,
-                                myelin_error *error) {
+                                uint64_t *work, myelin_error *error) {
     *chars = (mln_chars){0};
     if (length > MLN_PATTERN_MAX_BYTES)
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
@@ -604,7 +604,7 @@ myelin_status mln_chars_pattern(mln_chars *chars, const char *pattern, size_t le
         r.status = mln_fail_memory(error, MAX_RANGES * sizeof *r.ranges, "a pattern");
     uint32_t begin = r.status == MYELIN_OK ? read_search(&r) : 0;
     myelin_status status = r.status;
-    subset s = {.r = &r, .out = chars};
+    subset s = {.r = &r, .out = chars, .left = work};
     if (status == MYELIN_OK)
         status = determinize(&s, begin, error);
     free(r.pieces);

@@ -441,13 +441,18 @@ void mln_schema_define_all(mln_schema_compiler *c) {
         define(c, c->rules[c->num_defined++]);
 }
 
+void mln_schema_begin(mln_schema_compiler *c, myelin_error *error) {
+    *c = (mln_schema_compiler){.error = error, .pattern_work = MLN_SCHEMA_PATTERN_WORK};
+    mln_graph_init(&c->graph);
+}
+
 myelin_status mln_grammar_from_schema(mln_grammar **grammar, const mln_tokenizer *tokenizer,
                                       const json_t *schema, myelin_error *error) {
-    mln_schema_compiler c = {.error = error};
+    mln_schema_compiler c;
     mln_schema_root root = {.document = schema, .name = ""};
     mln_conjunction k = {.count = 0};
     *grammar = NULL;
-    mln_graph_init(&c.graph);
+    mln_schema_begin(&c, error);
     mln_conjunction_add(&c, &k, schema, &root);
     uint32_t answer = mln_schema_rule_of(&c, &k);
     mln_schema_define_all(&c);

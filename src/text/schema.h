@@ -17,10 +17,12 @@
 #include "text/grammar.h"
 
 enum {
-    MLN_SCHEMA_MAX_TOGETHER = 64,   /* schemas of one conjunction */
-    MLN_SCHEMA_MAX_RULES = 1 << 14, /* conjunctions */
-    MLN_SCHEMA_MAX_ONE_OF = 256,    /* branches, each of which is compared with each */
-    MLN_SCHEMA_MAX_DEPTH = 256      /* of a schema, where two are compared */
+    MLN_SCHEMA_MAX_TOGETHER = 64,           /* schemas of one conjunction */
+    MLN_SCHEMA_MAX_RULES = 1 << 14,         /* conjunctions */
+    MLN_SCHEMA_MAX_ONE_OF = 256,            /* branches, each of which is compared with each */
+    MLN_SCHEMA_MAX_DEPTH = 64,              /* of schemas that are compared, */
+    MLN_SCHEMA_MAX_COMPARED = 1 << 17,      /* and of comparisons */
+    MLN_SCHEMA_PATTERN_WORK = 100 * 1000000 /* steps of making automata of patterns: a second */
 };
 
 /* Types a value may have; an integer is a number. */
@@ -73,6 +75,8 @@ typedef struct mln_schema_compiler {
     size_t num_strings, string_capacity;
     uint32_t character; /* reads one character of a string, 0 until made */
     uint32_t number, integer;
+    size_t num_compared;
+    uint64_t pattern_work; /* left */
     myelin_status status;
     myelin_error *error;
 } mln_schema_compiler;
@@ -90,6 +94,7 @@ uint32_t mln_schema_rule_of(mln_schema_compiler *c, const mln_conjunction *conju
 /* Fills in all nodes asked for. */
 void mln_schema_define_all(mln_schema_compiler *c);
 
+void mln_schema_begin(mln_schema_compiler *c, myelin_error *error);
 /* Frees the compiler; when nothing failed, with a grammar of what begins at `answer`. */
 myelin_status mln_schema_finish(mln_schema_compiler *c, mln_grammar **grammar,
                                 const mln_tokenizer *tokenizer, uint32_t answer);

@@ -164,8 +164,10 @@ bool mln_schema_disjoint(mln_schema_compiler *c, const mln_conjunction *a, const
                          int depth) {
     if (a->never || b->never)
         return true;
-    if (depth == MLN_SCHEMA_MAX_DEPTH || c->status != MYELIN_OK)
+    if (depth == MLN_SCHEMA_MAX_DEPTH || c->num_compared == MLN_SCHEMA_MAX_COMPARED ||
+        c->status != MYELIN_OK)
         return false;
+    c->num_compared++;
     unsigned types =
         mln_schema_types(c, a->items, a->count) & mln_schema_types(c, b->items, b->count);
     size_t count;

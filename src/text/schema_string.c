@@ -40,13 +40,13 @@ static void narrow(mln_schema_compiler *c, const mln_schema_item *item, const ch
                    const char *pattern, size_t length, mln_chars *chars) {
     mln_chars one;
     myelin_error error = {0};
-    myelin_status status = mln_chars_pattern(&one, pattern, length, &error);
+    myelin_status status = mln_chars_pattern(&one, pattern, length, &c->pattern_work, &error);
     if (status == MYELIN_OK && chars->num_states == 0) {
         *chars = one;
         return;
     }
     if (status == MYELIN_OK) {
-        status = mln_chars_intersect(chars, &one, &error);
+        status = mln_chars_intersect(chars, &one, &c->pattern_work, &error);
         mln_chars_free(&one);
     }
     if (status == MYELIN_ERROR_MEMORY)
@@ -194,7 +194,7 @@ static void bound_pattern(mln_schema_compiler *c, const mln_schema_rule *rule, u
         return;
     myelin_status status = mln_chars_length(&length, least, most, &error);
     if (status == MYELIN_OK)
-        status = mln_chars_intersect(chars, &length, &error);
+        status = mln_chars_intersect(chars, &length, &c->pattern_work, &error);
     mln_chars_free(&length);
     if (status == MYELIN_ERROR_MEMORY)
         mln_schema_no_memory(c);

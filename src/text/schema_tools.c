@@ -111,11 +111,11 @@ static myelin_status check(tools *t, myelin_error *error) {
 myelin_status mln_grammar_from_tools(mln_grammar **grammar, const mln_tokenizer *tokenizer,
                                      const json_t *list, const char *name, bool required,
                                      bool parallel, myelin_error *error) {
-    tools t = {.compiler = {.error = error}, .list = list, .only = name};
+    tools t = {.list = list, .only = name};
     mln_schema_compiler *c = &t.compiler;
     uint32_t answer = 0;
     *grammar = NULL;
-    mln_graph_init(&c->graph);
+    mln_schema_begin(c, error);
     c->status = check(&t, error);
     if (c->status == MYELIN_OK)
         answer = make_answer(&t, required, parallel);

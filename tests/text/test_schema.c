@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -304,6 +305,40 @@ static void nesting_is_bounded(void **state) {
     mln_grammar_free(any);
 }
 
+/* Each of these would take hours if it were compiled or compared without limits. */
+static void hostile_schemas_are_refused_in_bounded_time(void **state) {
+    (void)state;
+    mln_buffer patterns = {0}, choices = {0};
+    append(&patterns, "{\"anyOf\":[");
+    append(&choices, "{\"allOf\":[");
+    for (int i = 0; i < 400; i++) {
+        char one[200];
+        snprintf(one, sizeof one, "%s{\"type\":\"string\",\"pattern\":\"(.*a.{9}%d){3}\"}",
+                 i ? "," : "", i);
+        append(&patterns, one);
+    }
+    for (int i = 0; i < 12; i++) {
+        append(&choices, i ? "," : "");
+        append(&choices, "{\"anyOf\":[{\"minimum\":1},{\"minimum\":2},{\"minimum\":3},{"
+                         "\"minimum\":4},{\"minimum\":5},{\"minimum\":6}]}");
+    }
+    append(&patterns, "]}");
+    append(&choices, "]}");
+    static const char compared[] =
+        "{\"oneOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/b\"}],\"$defs\":{\"a\":{"
+        "\"type\":\"object\",\"required\":[\"x\",\"y\",\"z\"],\"properties\":{\"x\":{\"$ref\":"
+        "\"#/$defs/a\"},\"y\":{\"$ref\":\"#/$defs/a\"},\"z\":{\"$ref\":\"#/$defs/a\"}}},\"b\":{"
+        "\"type\":\"object\",\"required\":[\"x\",\"y\",\"z\"],\"properties\":{\"x\":{\"$ref\":"
+        "\"#/$defs/b\"},\"y\":{\"$ref\":\"#/$defs/b\"},\"z\":{\"$ref\":\"#/$defs/b\"}}}}}";
+    const char *const schemas[] = {patterns.data, choices.data, compared};
+    for (size_t i = 0; i < 3; i++) {
+        mln_grammar *grammar;
+        assert_int_equal(compile(schemas[i], &grammar, NULL), MYELIN_ERROR_ARGUMENT);
+    }
+    mln_buffer_free(&patterns);
+    mln_buffer_free(&choices);
+}
+
 static void reasoning_comes_first_where_it_may(void **state) {
     (void)state;
     static const struct {
@@ -418,12 +453,14 @@ static void failing_memory_is_an_error(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(texts_are_accepted_or_not),
-                                       cmocka_unit_test(schemas_are_refused_by_name),
-                                       cmocka_unit_test(nesting_is_bounded),
-                                       cmocka_unit_test(reasoning_comes_first_where_it_may),
-                                       cmocka_unit_test(tools_are_called),
-                                       cmocka_unit_test(tools_are_checked),
-                                       cmocka_unit_test(failing_memory_is_an_error)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_are_accepted_or_not),
+        cmocka_unit_test(schemas_are_refused_by_name),
+        cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(hostile_schemas_are_refused_in_bounded_time),
+        cmocka_unit_test(reasoning_comes_first_where_it_may),
+        cmocka_unit_test(tools_are_called),
+        cmocka_unit_test(tools_are_checked),
+        cmocka_unit_test(failing_memory_is_an_error)};
     return cmocka_run_group_tests(tests, open_bytes, close_bytes);
 }
