@@ -120,6 +120,22 @@ static void test_with_everything(void **state) {
     check(options);
 }
 
+static void test_held_to_a_schema(void **state) {
+    (void)state;
+    static const char schema[] =
+        "{\"type\":\"array\",\"minItems\":200,\"items\":{\"type\":[\"null\","
+        "\"integer\",\"array\"],\"maxItems\":3}}";
+    myelin_constraint *constraint;
+    myelin_error error = {0};
+    assert_ok(myelin_constraint_from_schema(&constraint, myelin_model_tokenizer(demo), schema,
+                                            sizeof schema - 1, &error),
+              error);
+    myelin_generation_options options = options_for(100, 3);
+    options.constraint = constraint;
+    check(options);
+    myelin_constraint_free(constraint);
+}
+
 static void test_a_growing_allocation_is_seen(void **state) {
     (void)state;
     int before = atomic_load(&calls);
@@ -134,6 +150,7 @@ int main(void) {
         cmocka_unit_test(test_a_growing_allocation_is_seen),
         cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_with_everything),
+        cmocka_unit_test(test_held_to_a_schema),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
