@@ -26,8 +26,26 @@ uint64_t mln_sequence_bytes(const myelin_plugin *plugin, const myelin_config *co
     return plus(plugin->sequence_bytes(config, max_len), own);
 }
 
-myelin_status mln_sequence_create(mln_sequence **out, const mln_model *model, int32_t max_len,
-                                  myelin_error *error) {
+/* The cache of a sequence: in pages of the pool, or with NULL memory of its own. */
+static myelin_status create_cache(mln_sequence *s, myelin_plugin_pool *pool, myelin_error *error) {
+    const myelin_plugin *plugin = s->model->plugin;
+    char reason[256] = "";
+    myelin_error_buffer buffer = {reason, sizeof reason};
+    myelin_status status =
+        pool ? plugin->create_paged_sequence(pool, s->max_len, &s->cache, &buffer)
+             : plugin->create_sequence(s->model->weights, s->max_len, &s->cache, &buffer);
+    status = mln_plugin_result(status, s->cache != NULL,
+                               pool ? "create_paged_sequence" : "create_sequence", &buffer);
+    if (status == MYELIN_OK)
+        return MYELIN_OK;
+    s->cache = NULL;
+    return mln_fail(error, status, NULL, -1, "KV cache of %" PRId32 " tokens: %s", s->max_len,
+                    reason);
+}
+
+myelin_status mln_sequence_create_paged(mln_sequence **out, const mln_model *model,
+                                        myelin_plugin_pool *pool, int32_t max_len,
+                                        myelin_error *error) {
     const myelin_config *config = &model->checkpoint->config.model;
     *out = NULL;
     mln_sequence *s = mln_calloc(1, sizeof *s);
@@ -42,23 +60,19 @@ myelin_status mln_sequence_create(mln_sequence **out, const mln_model *model, in
         status = mln_fail_memory(error, ((uint64_t)max_len + 1) * sizeof *s->ids, "token ids");
     if (status == MYELIN_OK)
         status = mln_sampler_create(&s->sampler, config->vocab_size, error);
-    if (status == MYELIN_OK) {
-        char reason[256] = "";
-        myelin_error_buffer buffer = {reason, sizeof reason};
-        status = model->plugin->create_sequence(model->weights, max_len, &s->cache, &buffer);
-        status = mln_plugin_result(status, s->cache != NULL, "create_sequence", &buffer);
-        if (status != MYELIN_OK)
-            s->cache = NULL;
-        if (status != MYELIN_OK)
-            mln_fail(error, status, NULL, -1, "KV cache of %" PRId32 " tokens: %s", max_len,
-                     reason);
-    }
+    if (status == MYELIN_OK)
+        status = create_cache(s, pool, error);
     if (status != MYELIN_OK) {
         mln_sequence_free(s);
         return status;
     }
     *out = s;
     return MYELIN_OK;
+}
+
+myelin_status mln_sequence_create(mln_sequence **out, const mln_model *model, int32_t max_len,
+                                  myelin_error *error) {
+    return mln_sequence_create_paged(out, model, NULL, max_len, error);
 }
 
 void mln_sequence_free(mln_sequence *s) {
@@ -71,15 +85,23 @@ void mln_sequence_free(mln_sequence *s) {
     free(s);
 }
 
-/* Whether ids can stand in the sequence after the first `taken` of its tokens. */
-static myelin_status check_ids(const mln_sequence *s, int32_t taken, const int32_t *ids,
-                               size_t count, myelin_error *error) {
-    int32_t vocab_size = s->model->checkpoint->config.model.vocab_size;
+myelin_status mln_check_ids(const mln_model *model, const int32_t *ids, size_t count,
+                            myelin_error *error) {
+    int32_t vocab_size = model->checkpoint->config.model.vocab_size;
     for (size_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= vocab_size)
             return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
                             "token id %" PRId32 " at index %zu: expected 0 to %" PRId32, ids[i], i,
                             vocab_size - 1);
+    return MYELIN_OK;
+}
+
+/* Whether ids can stand in the sequence after the first `taken` of its tokens. */
+static myelin_status check_ids(const mln_sequence *s, int32_t taken, const int32_t *ids,
+                               size_t count, myelin_error *error) {
+    myelin_status status = mln_check_ids(s->model, ids, count, error);
+    if (status != MYELIN_OK)
+        return status;
     /* With a token chosen after the cache was full, one more is taken than it holds. */
     size_t room = taken < s->max_len ? (size_t)(s->max_len - taken) : 0;
     if (count > room)
@@ -124,6 +146,27 @@ myelin_status mln_sequence_set(mln_sequence *s, const int32_t *ids, size_t count
     mln_sequence_truncate(s, (int32_t)common);
     append(s, ids + common, count - common);
     return MYELIN_OK;
+}
+
+void mln_sequence_restart(mln_sequence *s, const int32_t *ids, int32_t count, int32_t max_len) {
+    s->model->plugin->set_pages(s->cache, NULL, 0, 0);
+    s->max_len = max_len;
+    s->num_ready = 0;
+    s->fresh = false;
+    s->count = 0;
+    append(s, ids, (size_t)count);
+}
+
+void mln_sequence_set_pages(mln_sequence *s, const int32_t *pages, int32_t count, int32_t length) {
+    s->model->plugin->set_pages(s->cache, pages, count, length);
+}
+
+void mln_sequence_suspend(mln_sequence *s) {
+    drop_ready(s);
+    s->model->plugin->set_pages(s->cache, NULL, 0, 0);
+    s->fresh = false;
+    if (s->phase == MLN_GENERATING)
+        s->phase = MLN_READING;
 }
 
 int32_t mln_sequence_cached(const mln_sequence *s) {
@@ -206,12 +249,12 @@ uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *con
                 sizeof(mln_decoder) + (uint64_t)num_sequences * each);
 }
 
-static myelin_status create_context(const mln_model *model, int32_t max_len,
+static myelin_status create_context(const mln_model *model, int32_t step_tokens, int32_t max_len,
                                     myelin_plugin_context **context, myelin_error *error) {
     char reason[256] = "";
     myelin_error_buffer buffer = {reason, sizeof reason};
     myelin_status status =
-        model->plugin->create_context(model->weights, MLN_STEP_TOKENS, max_len, context, &buffer);
+        model->plugin->create_context(model->weights, step_tokens, max_len, context, &buffer);
     status = mln_plugin_result(status, *context != NULL, "create_context", &buffer);
     if (status != MYELIN_OK)
         *context = NULL;
@@ -223,6 +266,12 @@ static myelin_status create_context(const mln_model *model, int32_t max_len,
 
 myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int32_t max_sequences,
                                  int32_t max_len, myelin_error *error) {
+    return mln_decoder_create_wide(out, model, max_sequences, max_len, MLN_STEP_TOKENS, error);
+}
+
+myelin_status mln_decoder_create_wide(mln_decoder **out, const mln_model *model,
+                                      int32_t max_sequences, int32_t max_len, int32_t step_tokens,
+                                      myelin_error *error) {
     const myelin_config *config = &model->checkpoint->config.model;
     size_t n = (size_t)max_sequences;
     *out = NULL;
@@ -232,6 +281,8 @@ myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int3
     d->model = model;
     d->max_sequences = max_sequences;
     d->max_len = max_len;
+    d->step_tokens = d->prompt_tokens = step_tokens;
+    d->max_chunk = MLN_MAX_CHUNK;
     d->logits = mln_calloc(n * (size_t)config->vocab_size, sizeof *d->logits);
     d->spans = mln_calloc(n, sizeof *d->spans);
     d->owner = mln_calloc(n, sizeof *d->owner);
@@ -243,7 +294,7 @@ myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int3
         status =
             mln_fail_memory(error, n * (uint64_t)config->vocab_size * sizeof *d->logits, "logits");
     if (status == MYELIN_OK)
-        status = create_context(model, max_len, &d->context, error);
+        status = create_context(model, step_tokens, max_len, &d->context, error);
     if (status != MYELIN_OK) {
         mln_decoder_free(d);
         return status;
@@ -269,7 +320,7 @@ myelin_status mln_decoder_reserve(mln_decoder *d, int32_t max_len, myelin_error 
     if (max_len <= d->max_len)
         return MYELIN_OK;
     myelin_plugin_context *context = NULL;
-    myelin_status status = create_context(d->model, max_len, &context, error);
+    myelin_status status = create_context(d->model, d->step_tokens, max_len, &context, error);
     if (status != MYELIN_OK)
         return status;
     d->model->plugin->free_context(d->context);
@@ -287,7 +338,7 @@ static bool is_running(const mln_sequence *s) {
  * prompts of others, then what is left to those with more to read, in order.
  */
 static int32_t plan_spans(mln_decoder *d, mln_sequence *const *sequences, int32_t count) {
-    int32_t num_spans = 0, left = MLN_STEP_TOKENS;
+    int32_t num_spans = 0, left = d->step_tokens;
     for (int32_t i = 0; i < count && num_spans < d->max_sequences && left > 0; i++) {
         if (!is_running(sequences[i]))
             continue;
@@ -295,12 +346,15 @@ static int32_t plan_spans(mln_decoder *d, mln_sequence *const *sequences, int32_
         d->spans[num_spans++].count = 1;
         left--;
     }
+    d->num_spans = d->num_tokens = num_spans;
+    left = d->prompt_tokens < left ? d->prompt_tokens : left;
     for (int32_t i = 0; i < num_spans; i++) {
         const mln_sequence *s = sequences[d->owner[i]];
         myelin_span *span = &d->spans[i];
         int32_t cached = mln_sequence_cached(s), waiting = s->count - cached;
         int32_t more = waiting - 1 < left ? waiting - 1 : left;
         span->count += more;
+        d->num_tokens += more;
         left -= more;
         span->sequence = s->cache;
         span->ids = s->ids + cached;
@@ -382,7 +436,7 @@ static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences
                             int32_t num_spans) {
     if (!d->model->plugin->decode_greedy || d->model->fusion < MYELIN_FUSION_GREEDY)
         return 0;
-    int32_t length = d->model->fusion >= MYELIN_FUSION_CHUNK ? MLN_MAX_CHUNK : 1;
+    int32_t length = d->model->fusion >= MYELIN_FUSION_CHUNK ? d->max_chunk : 1;
     for (int32_t i = 0; i < num_spans; i++) {
         const mln_sequence *s = sequences[d->owner[i]];
         int32_t left = s->generation.max_new_tokens - s->num_generated;
@@ -439,6 +493,7 @@ myelin_status mln_decoder_step(mln_decoder *d, mln_sequence *const *sequences, i
     for (int32_t i = 0; i < count; i++)
         if (sequences[i])
             sequences[i]->fresh = false;
+    d->num_spans = d->num_tokens = 0;
     if (take_all_ready(sequences, count))
         return MYELIN_OK;
     int32_t num_spans = plan_spans(d, sequences, count);

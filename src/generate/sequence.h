@@ -15,7 +15,8 @@
 #include "generate/sampler.h"
 #include "model/model.h"
 
-/* Tokens of one forward pass: bounds the scratch memory and how long a step can take. */
+/* Tokens of one forward pass, unless asked for otherwise: bounds the scratch memory and how long a
+ * step can take. */
 enum { MLN_STEP_TOKENS = 128 };
 /* Most tokens a plug-in makes in one call where it offers chunked decoding. */
 enum { MLN_MAX_CHUNK = 32 };
@@ -74,6 +75,26 @@ myelin_status mln_sequence_create(mln_sequence **sequence, const mln_model *mode
                                   myelin_error *error);
 void mln_sequence_free(mln_sequence *sequence); /* accepts NULL */
 
+/* One whose positions, max_len at most, lie in pages of the pool; it has none yet. */
+myelin_status mln_sequence_create_paged(mln_sequence **sequence, const mln_model *model,
+                                        myelin_plugin_pool *pool, int32_t max_len,
+                                        myelin_error *error);
+/*
+ * Of a sequence with pages: it holds these ids (checked, at most max_len) and nothing else, and has
+ * no pages. max_len is at most what it was made for.
+ */
+void mln_sequence_restart(mln_sequence *sequence, const int32_t *ids, int32_t count,
+                          int32_t max_len);
+/* These are its pages now; `length` of its tokens are in them. */
+void mln_sequence_set_pages(mln_sequence *sequence, const int32_t *pages, int32_t count,
+                            int32_t length);
+/* It has no pages any more; once it has some its generation goes on, tokens being read again. */
+void mln_sequence_suspend(mln_sequence *sequence);
+
+/* MYELIN_ERROR_ARGUMENT unless each id is one of the model's. */
+myelin_status mln_check_ids(const mln_model *model, const int32_t *ids, size_t count,
+                            myelin_error *error);
+
 /*
  * Appends ids (each checked against the vocabulary); MYELIN_ERROR_CACHE_FULL when they do not fit.
  * A failure changes nothing.
@@ -107,9 +128,14 @@ typedef struct mln_decoder {
     myelin_plugin_context *context;
     int32_t max_sequences;
     int32_t max_len;
-    float *logits;      /* [max_sequences][vocab_size] */
-    myelin_span *spans; /* [max_sequences] */
-    int32_t *owner;     /* [max_sequences]: which of the step's sequences a span belongs to */
+    int32_t step_tokens;   /* of one step, at most */
+    int32_t prompt_tokens; /* so many of them for more than one of each sequence; to be set */
+    int32_t max_chunk;     /* up to MLN_MAX_CHUNK; to be set */
+    int32_t num_spans;     /* of the last step; 0: it only handed out tokens, */
+    int32_t num_tokens;    /* and how many tokens it computed */
+    float *logits;         /* [max_sequences][vocab_size] */
+    myelin_span *spans;    /* [max_sequences] */
+    int32_t *owner;        /* [max_sequences]: which of the step's sequences a span belongs to */
     /* Of a chunk, one for each span: */
     myelin_plugin_sequence **caches;
     int32_t *last_ids; /* the newest token, not yet in the cache */
@@ -118,6 +144,10 @@ typedef struct mln_decoder {
 
 myelin_status mln_decoder_create(mln_decoder **decoder, const mln_model *model,
                                  int32_t max_sequences, int32_t max_len, myelin_error *error);
+/* The same with steps of up to step_tokens, at least max_sequences. */
+myelin_status mln_decoder_create_wide(mln_decoder **decoder, const mln_model *model,
+                                      int32_t max_sequences, int32_t max_len, int32_t step_tokens,
+                                      myelin_error *error);
 void mln_decoder_free(mln_decoder *decoder); /* accepts NULL */
 /* Makes room for sequences of max_len positions; keeps what it has on failure. */
 myelin_status mln_decoder_reserve(mln_decoder *decoder, int32_t max_len, myelin_error *error);
