@@ -608,8 +608,9 @@ typedef struct myelin_serving myelin_serving;
 typedef struct myelin_serving_options {
     size_t size;             /* set by _init */
     int32_t max_sequences;   /* 16: generated at once */
-    int32_t max_queue;       /* 1024: waiting; then submit() is MYELIN_ERROR_BUSY */
-    int32_t step_tokens;     /* 0: the plug-in's best; most tokens of one step, prompts included */
+    int32_t max_queue;       /* 1024: so many more may be there, waiting; then submit() is
+                                MYELIN_ERROR_BUSY */
+    int32_t step_tokens;     /* 0: 128, or max_sequences; most tokens of one step, prompts too */
     uint64_t kv_bytes;       /* 0: room for max_sequences of 2048 tokens; of keys and values */
     bool prefix_cache;       /* true: pages of ended requests are kept until room is needed */
     double batch_timeout_ms; /* 0; an idle worker waits so long for company of a first request */
@@ -631,7 +632,8 @@ typedef struct myelin_submission {
     bool prefix_cache;             /* true: may begin with pages of others, and leave its own */
     myelin_emit emit;              /* pieces, from the worker's thread; NULL: none. It must not
                                       block: nobody's tokens are computed meanwhile */
-    myelin_request_done done;      /* once for each request submitted, from the worker's thread */
+    myelin_request_done done;      /* once for each request submitted, from the worker's thread;
+                                      NULL: not. What it returns does not matter */
     void *user;                    /* of both */
 } myelin_submission;
 
@@ -651,14 +653,16 @@ MYELIN_API void myelin_serving_cancel(myelin_serving *serving, uint64_t id);
 
 /*
  * Takes nothing new from now on and waits until all has ended, timeout_ms at most (negative: as
- * long as it takes): false when something was still running then.
+ * long as it takes): false when something was still running then. Within a callback it does not
+ * wait.
  */
 MYELIN_API bool myelin_serving_drain(myelin_serving *serving, double timeout_ms);
 
 typedef struct myelin_serving_stats {
     size_t size; /* set by the caller to sizeof(myelin_serving_stats) */
     int32_t running, waiting;
-    int32_t pages_total, pages_used, pages_cached; /* used: by running requests */
+    int32_t pages_total, pages_used, pages_cached; /* used by running requests; cached: others
+                                                      that may be found again */
     uint64_t kv_bytes;                             /* of all pages */
     uint64_t requests_done, requests_failed, requests_cancelled;
     uint64_t prompt_tokens; /* of requests begun */

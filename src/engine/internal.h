@@ -67,6 +67,11 @@ myelin_status mln_generation_options_resolve(myelin_generation_options *out,
                                              const myelin_model *model, myelin_error *error);
 myelin_status mln_batch_options_resolve(myelin_batch_options *out,
                                         const myelin_batch_options *options, myelin_error *error);
+myelin_status mln_serving_options_resolve(myelin_serving_options *out,
+                                          const myelin_serving_options *options,
+                                          myelin_error *error);
+myelin_status mln_submission_resolve(myelin_submission *out, const myelin_submission *submission,
+                                     myelin_error *error);
 myelin_status mln_quantize_options_resolve(myelin_quantize_options *out,
                                            const myelin_quantize_options *options,
                                            myelin_error *error);

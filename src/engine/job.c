@@ -139,7 +139,7 @@ static myelin_status begin_sequence(mln_job *job, myelin_error *error) {
     return mln_sequence_begin(job->sequence, &generation, error);
 }
 
-myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *sequence,
+myelin_status mln_job_begin(mln_job *job, const myelin_model *model, mln_sequence *sequence,
                             const mln_turn_form *form, const myelin_generation_options *options,
                             myelin_emit emit, void *user, myelin_error *error) {
     *job = (mln_job){.model = model,
@@ -307,6 +307,23 @@ myelin_status mln_job_advance(mln_job *job, myelin_error *error) {
     if (is_due(job))
         hand_over(job);
     return MYELIN_OK;
+}
+
+myelin_status mln_result_cancelled(myelin_result *result, const myelin_model *model,
+                                   const mln_turn_form *form,
+                                   const myelin_generation_options *options, int32_t count,
+                                   myelin_error *error) {
+    mln_job job = {.model = model, .options = *options, .start_ns = mln_clock_ns()};
+    myelin_status status = allocate(&job, 1, error);
+    if (status == MYELIN_OK)
+        status = begin_turn(&job, form, error);
+    job.result.input_tokens = count;
+    if (status == MYELIN_OK)
+        status = mln_job_cancel(&job, error);
+    if (status == MYELIN_OK)
+        return mln_job_end(&job, result, error);
+    (void)mln_job_end(&job, NULL, NULL);
+    return status;
 }
 
 static void fill_timing(mln_job *job) {

@@ -12,7 +12,7 @@
 #include "engine/turn.h"
 
 typedef struct mln_job {
-    myelin_model *model;
+    const myelin_model *model;
     mln_sequence *sequence; /* borrowed */
     myelin_generation_options options;
     myelin_emit emit; /* may be NULL */
@@ -36,7 +36,7 @@ typedef struct mln_job {
  * *options is resolved; what it points to outlives the job. Takes all memory the job needs, tool
  * calls apart. On failure nothing is left to free. A job must not move while it runs.
  */
-myelin_status mln_job_begin(mln_job *job, myelin_model *model, mln_sequence *sequence,
+myelin_status mln_job_begin(mln_job *job, const myelin_model *model, mln_sequence *sequence,
                             const mln_turn_form *form, const myelin_generation_options *options,
                             myelin_emit emit, void *user, myelin_error *error);
 
@@ -49,5 +49,14 @@ myelin_status mln_job_cancel(mln_job *job, myelin_error *error);
 
 /* Moves the result out (or drops it, with NULL) and frees the rest. Empty after a failure. */
 myelin_status mln_job_end(mln_job *job, myelin_result *result, myelin_error *error);
+
+/*
+ * The result of a generation after `count` tokens that was cancelled before it began: what a job
+ * cancelled at once ends with.
+ */
+myelin_status mln_result_cancelled(myelin_result *result, const myelin_model *model,
+                                   const mln_turn_form *form,
+                                   const myelin_generation_options *options, int32_t count,
+                                   myelin_error *error);
 
 #endif

@@ -10,6 +10,8 @@
 
 enum { DEFAULT_MAX_NEW_TOKENS = 100, DEFAULT_MAX_LEN = 2048, DEFAULT_SYNC_TOKENS = 31 };
 enum { DEFAULT_BATCH_SEQUENCES = 8, MAX_BATCH_SEQUENCES = 1024 };
+enum { DEFAULT_SERVING_SEQUENCES = 16, DEFAULT_QUEUE = 1024, MAX_QUEUE = 1 << 20 };
+enum { MAX_STEP_TOKENS = 1 << 16, MAX_PRIORITY = 100 };
 
 void myelin_model_options_init(myelin_model_options *options) {
     *options = (myelin_model_options){.size = sizeof *options};
@@ -18,6 +20,17 @@ void myelin_model_options_init(myelin_model_options *options) {
 void myelin_batch_options_init(myelin_batch_options *options) {
     *options =
         (myelin_batch_options){.size = sizeof *options, .max_sequences = DEFAULT_BATCH_SEQUENCES};
+}
+
+void myelin_serving_options_init(myelin_serving_options *options) {
+    *options = (myelin_serving_options){.size = sizeof *options,
+                                        .max_sequences = DEFAULT_SERVING_SEQUENCES,
+                                        .max_queue = DEFAULT_QUEUE,
+                                        .prefix_cache = true};
+}
+
+void myelin_submission_init(myelin_submission *submission) {
+    *submission = (myelin_submission){.size = sizeof *submission, .prefix_cache = true};
 }
 
 void myelin_quantize_options_init(myelin_quantize_options *options) {
@@ -120,6 +133,37 @@ myelin_status mln_batch_options_resolve(myelin_batch_options *out,
     myelin_status status = copy_options(out, sizeof *out, options, "myelin_batch_options", error);
     if (status == MYELIN_OK)
         status = check_integer("max_sequences", out->max_sequences, 1, MAX_BATCH_SEQUENCES, error);
+    return status;
+}
+
+myelin_status mln_serving_options_resolve(myelin_serving_options *out,
+                                          const myelin_serving_options *options,
+                                          myelin_error *error) {
+    const double longest_ms = 60e3;
+    myelin_serving_options_init(out);
+    myelin_status status = copy_options(out, sizeof *out, options, "myelin_serving_options", error);
+    if (status == MYELIN_OK)
+        status = check_integer("max_sequences", out->max_sequences, 1, MAX_BATCH_SEQUENCES, error);
+    if (status == MYELIN_OK)
+        status = check_integer("max_queue", out->max_queue, 0, MAX_QUEUE, error);
+    if (status == MYELIN_OK && out->step_tokens != 0)
+        status = check_integer("step_tokens", out->step_tokens, out->max_sequences, MAX_STEP_TOKENS,
+                               error);
+    if (status == MYELIN_OK)
+        status =
+            check_real("batch_timeout_ms", out->batch_timeout_ms, 0, longest_ms, CLOSED, error);
+    return status;
+}
+
+myelin_status mln_submission_resolve(myelin_submission *out, const myelin_submission *submission,
+                                     myelin_error *error) {
+    myelin_submission_init(out);
+    myelin_status status = copy_options(out, sizeof *out, submission, "myelin_submission", error);
+    if (status == MYELIN_OK)
+        status = check_integer("priority", out->priority, -MAX_PRIORITY, MAX_PRIORITY, error);
+    if (status == MYELIN_OK && !out->request)
+        status = mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+                          "request: expected a request, found NULL");
     return status;
 }
 
