@@ -224,6 +224,17 @@ static void drop_pages(mln_scheduler *s, place *slot) {
     slot->num_shared = 0;
 }
 
+/* Tells a sequence which pages it has, and that `length` positions in them are filled. */
+static void show_pages(place *slot, int32_t length) {
+    mln_sequence_set_pages(slot->sequence, slot->table, slot->num_table, length);
+    slot->changed = false;
+}
+
+/* Positions filled; a chunk's run ahead of the tokens. */
+static int32_t length_of(const place *slot) {
+    return slot->sequence->model->plugin->sequence_length(slot->sequence->cache);
+}
+
 /* Puts the blocks that have become whole into the cache. */
 static void share_whole(mln_scheduler *s, place *slot) {
     mln_sequence *q = slot->sequence;
@@ -236,6 +247,8 @@ static void share_whole(mln_scheduler *s, place *slot) {
         slot->table[i] = page;
     }
     slot->num_shared = whole > slot->num_shared ? whole : slot->num_shared;
+    if (slot->changed) /* a page that was given up for another may be anybody's next */
+        show_pages(slot, length_of(slot));
 }
 
 /* Takes all pages away from a sequence that has them; what is in them is found again. */
@@ -251,12 +264,6 @@ static void take_pages_back(mln_scheduler *s, place *slot) {
     }
     mln_sequence_suspend(q);
     drop_pages(s, slot);
-}
-
-/* Tells a sequence which pages it has, and that `length` positions in them are filled. */
-static void show_pages(place *slot, int32_t length) {
-    mln_sequence_set_pages(slot->sequence, slot->table, slot->num_table, length);
-    slot->changed = false;
 }
 
 /* Takes pages until the slot has `count`; false when there are not so many. */
@@ -489,8 +496,8 @@ static void provide_pages(mln_scheduler *s) {
         s->decoder->max_chunk = 1;
     for (int32_t i = 0; i < s->num_begun; i++) {
         place *slot = &s->slots[s->begun[i]->slot];
-        if (!s->begun[i]->aside && slot->changed) /* a chunk's length runs ahead of its tokens */
-            show_pages(slot, s->model->plugin->sequence_length(slot->sequence->cache));
+        if (!s->begun[i]->aside && slot->changed)
+            show_pages(slot, length_of(slot));
     }
 }
 
