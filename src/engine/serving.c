@@ -214,6 +214,7 @@ bool myelin_serving_drain(myelin_serving *s, double timeout_ms) {
     struct timespec until = time_after(mln_clock_ns(), timeout_ms > 0 ? timeout_ms : 0);
     pthread_mutex_lock(&s->lock);
     s->draining = true;
+    pthread_cond_signal(&s->wake);
     /* The worker cannot wait for itself: within a callback this only says whether all has ended. */
     bool wait = !pthread_equal(pthread_self(), s->worker);
     while (s->first && wait) {
