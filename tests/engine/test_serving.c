@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "engine/internal.h"
@@ -149,8 +150,11 @@ static bool note_piece(void *user, const myelin_piece *piece) {
     outcome *o = user;
     pthread_mutex_lock(&lock);
     bool go_on = log_piece(&o->log, piece);
+    bool late = o->log.num_tokens > 100; /* for long: what is to end it may be slow to come */
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
+    if (late)
+        usleep(10000);
     return go_on;
 }
 
@@ -246,6 +250,8 @@ static void test_each_as_alone(void **state) {
         assert_int_equal(stats.cached_tokens, cached);
         if (!cases[c].prefix_cache)
             assert_int_equal(cached, 0);
+        else if (cases[c].max_sequences < 8)
+            assert_true(cached > 500);
     }
 }
 
@@ -333,7 +339,7 @@ static void test_cancel_in_every_state(void **state) {
     check_cancelled(&outcomes[2], 0, 0);
     myelin_serving_cancel(serving, outcomes[1].id);
     wait_for(2);
-    check_cancelled(&outcomes[1], 0, 100);
+    check_cancelled(&outcomes[1], 0, 899);
     assert_int_equal(outcomes[0].num_done, 0);
     myelin_serving_stats stats = {.size = sizeof stats};
     myelin_serving_get_stats(serving, &stats);
@@ -371,7 +377,7 @@ static void test_cancel_by_callback(void **state) {
     atomic_store(&enough, true);
     wait_for(3);
     check_cancelled(&outcomes[1], 2, 899);
-    check_cancelled(&outcomes[2], 0, 0);
+    check_cancelled(&outcomes[2], 0, 1); /* it may have begun in between */
     (void)end(serving);
 }
 
