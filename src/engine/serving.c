@@ -274,6 +274,7 @@ static void report(myelin_serving *s, request *r, myelin_result *result,
     else
         s->stats.requests_done++;
     s->num_open--;
+    s->stats.cached_tokens += (uint64_t)r->ticket.caught_up;
     publish(s);
     pthread_mutex_unlock(&s->lock);
     if (r->done)
@@ -292,6 +293,7 @@ static void fail(myelin_serving *s, request *r, const myelin_error *error) {
 static void finish(myelin_serving *s, request *r) {
     myelin_result result = {0};
     myelin_error error = {0};
+    r->job.result.cached_tokens += r->ticket.caught_up;
     myelin_status status = mln_job_end(&r->job, &result, &error);
     mln_scheduler_remove(s->scheduler, &r->ticket);
     report(s, r, status == MYELIN_OK ? &result : NULL, &error);

@@ -217,6 +217,13 @@ mln_prefix mln_pages_match(mln_pages *p, const int32_t *ids, int32_t count, int3
     return prefix;
 }
 
+int32_t mln_pages_find(mln_pages *p, int32_t parent, const int32_t *ids) {
+    int32_t i = find(p, parent == MLN_NO_PAGE ? p->num_pages : parent, ids);
+    if (i != MLN_NO_PAGE)
+        hold(p, i);
+    return i;
+}
+
 int32_t mln_pages_share(mln_pages *p, int32_t i, int32_t parent, const int32_t *ids,
                         int32_t filled) {
     int32_t above = parent == MLN_NO_PAGE ? p->num_pages : parent, common;

@@ -47,6 +47,9 @@ typedef struct mln_prefix {
 /* The longest prefix of ids[count] there is; table has room for count / MLN_PAGE pages. */
 mln_prefix mln_pages_match(mln_pages *pages, const int32_t *ids, int32_t count, int32_t *table);
 
+/* The cached page with the block ids[MLN_PAGE] after `parent`, held; or MLN_NO_PAGE. */
+int32_t mln_pages_find(mln_pages *pages, int32_t parent, const int32_t *ids);
+
 /*
  * Puts a held page into the cache: `filled` tokens (1 to MLN_PAGE) after the held and cached page
  * `parent`, or at the beginning (MLN_NO_PAGE). No more tokens are written to it from now on.

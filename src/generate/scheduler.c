@@ -184,7 +184,8 @@ static bool precedes(const mln_ticket *a, const mln_ticket *b) {
 
 void mln_scheduler_add(mln_scheduler *s, mln_ticket *ticket) {
     ticket->sequence = NULL;
-    ticket->aside = false;
+    ticket->aside = ticket->was_aside = false;
+    ticket->caught_up = 0;
     ticket->arrival = s->arrivals++;
     ticket->next = NULL;
     ticket->previous = s->last;
@@ -461,7 +462,7 @@ void mln_scheduler_remove(mln_scheduler *s, mln_ticket *ticket) {
 
 static void put_aside(mln_scheduler *s, mln_ticket *ticket) {
     take_pages_back(s, &s->slots[ticket->slot]);
-    ticket->aside = true;
+    ticket->aside = ticket->was_aside = true;
 }
 
 /* Gives a sequence the pages its tokens need, putting others aside, the last first, or itself. */
@@ -487,8 +488,38 @@ static bool provide_chunk(mln_scheduler *s, int32_t length) {
     return true;
 }
 
+/*
+ * Of requests that came at once and begin alike the first reads most of each step; the others need
+ * not read what it has read meanwhile.
+ */
+static void catch_up(mln_scheduler *s, mln_ticket *ticket) {
+    place *slot = &s->slots[ticket->slot];
+    const mln_sequence *q = slot->sequence;
+    int32_t before = mln_sequence_cached(q), length = before;
+    if (q->phase != MLN_READING || !shares(s, ticket))
+        return;
+    for (int32_t k = slot->num_shared; (k + 1) * MLN_PAGE < q->count; k++) {
+        int32_t page = mln_pages_find(s->pages, k > 0 ? slot->table[k - 1] : MLN_NO_PAGE,
+                                      q->ids + (size_t)k * MLN_PAGE);
+        if (page == MLN_NO_PAGE)
+            break;
+        mln_pages_drop(s->pages, slot->table[k]);
+        slot->table[k] = page;
+        slot->num_shared = k + 1;
+        length = slot->num_shared * MLN_PAGE;
+    }
+    if (length == before)
+        return;
+    show_pages(slot, length);
+    if (!ticket->was_aside)
+        ticket->caught_up += length - before;
+}
+
 /* Pages for what the next step writes. */
 static void provide_pages(mln_scheduler *s) {
+    for (int32_t i = 0; i < s->num_begun; i++)
+        if (!s->begun[i]->aside)
+            catch_up(s, s->begun[i]);
     for (int32_t i = 0; i < s->num_begun; i++)
         if (!s->begun[i]->aside && s->begun[i]->sequence->num_ready == 0)
             provide(s, s->begun[i]);

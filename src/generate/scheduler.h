@@ -37,7 +37,9 @@ typedef struct mln_ticket {
     mln_sequence *sequence; /* from when it begins; NULL before */
     uint64_t arrival;
     int32_t slot;
-    bool aside; /* begun, and without memory for now */
+    bool aside;        /* begun, and without memory for now */
+    bool was_aside;    /* some time */
+    int32_t caught_up; /* tokens of the prompt that others have read while it was being read */
     struct mln_ticket *previous, *next;
 } mln_ticket;
 

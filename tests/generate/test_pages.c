@@ -259,6 +259,9 @@ static void test_one_page(void **state) {
     assert_int_equal(mln_pages_take(pages), MLN_NO_PAGE);
     mln_pages_drop(pages, 0);
     assert_int_equal(mln_pages_match(pages, ids, MLN_PAGE, table).num_pages, 1);
+    assert_int_equal(mln_pages_find(pages, MLN_NO_PAGE, ids), 0);
+    assert_int_equal(mln_pages_find(pages, 0, ids), MLN_NO_PAGE);
+    mln_pages_drop(pages, 0);
     assert_int_equal(mln_pages_take(pages), MLN_NO_PAGE);
     mln_pages_drop(pages, 0);
     assert_int_equal(mln_pages_take(pages), 0);

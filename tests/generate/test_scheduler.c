@@ -51,7 +51,7 @@ struct myelin_plugin_context {
 static struct {
     myelin_plugin_sequence *live[MOST_SEQUENCES];
     bool fails; /* the next calls do */
-    int32_t calls, longest_chunk, most_tokens, copies;
+    int32_t calls, longest_chunk, most_tokens, copies, tokens;
 } device;
 
 static myelin_status fake_probe(const myelin_model_description *description,
@@ -206,6 +206,7 @@ static myelin_status fake_forward(myelin_plugin_context *context, const myelin_s
         assert_true(spans[i].sequence->length + spans[i].count <= context->max_len);
     }
     assert_in_range(tokens, 1, context->max_tokens);
+    device.tokens += tokens;
     device.most_tokens = tokens > device.most_tokens ? tokens : device.most_tokens;
     myelin_status status = fail_if_asked(error);
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
@@ -635,6 +636,30 @@ static void test_reuse_is_exact(void **state) {
     }
 }
 
+/* Requests that come at once and begin alike read what they have in common once. */
+static void test_reading_together(void **state) {
+    (void)state;
+    random_state = 12;
+    mln_scheduler *s = make_scheduler(with_pages, 6, 60, 100, true);
+    job *jobs[6];
+    for (int i = 0; i < 6; i++) {
+        jobs[i] = plain_job(500 + i, 450, 1, 0);
+        mln_scheduler_add(s, &jobs[i]->ticket);
+    }
+    device.tokens = 0;
+    admit_all(s);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(jobs[i]->cached, 0);
+        run_to_end(s, jobs[i]);
+        assert_true(i == 0 || jobs[i]->ticket.caught_up > 300);
+        assert_true(jobs[i]->ticket.caught_up <= 450);
+    }
+    assert_in_range(device.tokens, 500, 500 + 5 * 150);
+    for (int i = 0; i < 6; i++)
+        free(jobs[i]);
+    mln_scheduler_free(s);
+}
+
 /* The next turn of a conversation finds the prompt of the last one and what was generated. */
 static void test_generated_tokens_are_cached(void **state) {
     (void)state;
@@ -808,6 +833,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_schedules),
         cmocka_unit_test(test_reuse_is_exact),
+        cmocka_unit_test(test_reading_together),
         cmocka_unit_test(test_generated_tokens_are_cached),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_steps_are_bounded),
