@@ -3,6 +3,7 @@
  * Nothing allocates between the first token and the last, on any thread: this program's own malloc,
  * calloc, realloc and mmap count the calls on their way to the C library.
  */
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -96,6 +97,52 @@ static void check(myelin_generation_options options) {
     myelin_result_clear(&result);
 }
 
+static sem_t ended;
+
+static bool note_end(void *user, void *tag, myelin_result *result, const myelin_error *error) {
+    (void)tag;
+    *(size_t *)user = error ? 0 : result->num_tokens;
+    sem_post(&ended);
+    return true;
+}
+
+/* What emit and done() share. */
+typedef struct served {
+    size_t num_tokens; /* the first member */
+    watch watch;
+} served;
+
+static bool note_served(void *user, const myelin_piece *piece) {
+    return note(&((served *)user)->watch, piece);
+}
+
+static void test_serving(void **state) {
+    (void)state;
+    myelin_serving *serving;
+    myelin_error error = {0};
+    served one = {0};
+    myelin_generation_options options = options_for(100, 7);
+    static const int32_t none[1];
+    options.stop_ids = none;
+    options.sync = MYELIN_SYNC_TOKEN;
+    assert_ok(myelin_serving_start(&serving, demo, NULL, &error), error);
+    assert_int_equal(sem_init(&ended, 0, 0), 0);
+    myelin_request request = {.prompt = "Once upon a time", .prompt_length = 16};
+    request.options = &options;
+    myelin_submission submission;
+    myelin_submission_init(&submission);
+    submission.request = &request;
+    submission.emit = note_served;
+    submission.done = note_end;
+    submission.user = &one;
+    assert_ok(myelin_serving_submit(serving, &submission, NULL, &error), error);
+    while (sem_wait(&ended) != 0)
+        ;
+    assert_int_equal(one.num_tokens, 100);
+    assert_int_equal(one.watch.at_last, one.watch.at_first);
+    myelin_serving_free(serving);
+}
+
 static void test_greedy(void **state) {
     (void)state;
     check(options_for(100, 0));
@@ -151,6 +198,7 @@ int main(void) {
         cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_with_everything),
         cmocka_unit_test(test_held_to_a_schema),
+        cmocka_unit_test(test_serving),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
 }
