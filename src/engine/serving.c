@@ -48,6 +48,7 @@ struct myelin_serving {
     pthread_cond_t wake;  /* of the worker: something to do */
     pthread_cond_t ended; /* a request has ended */
     bool draining, stopping;
+    bool hurry; /* a request is to be cancelled: no time for company */
     uint64_t last_id;
     int32_t num_open;       /* submitted, and their end not reported yet */
     request *first, *last;  /* all that live: until done() has returned */
@@ -198,6 +199,7 @@ void myelin_serving_cancel(myelin_serving *s, uint64_t id) {
     for (request *r = s->first; r; r = r->next)
         if (r->id == id) {
             atomic_store(&r->cancel, true);
+            s->hurry = true;
             pthread_cond_signal(&s->wake);
         }
     pthread_mutex_unlock(&s->lock);
@@ -417,7 +419,8 @@ static void step(myelin_serving *s) {
 static void wait_for_company(myelin_serving *s) {
     struct timespec until = time_after(mln_clock_ns(), s->options.batch_timeout_ms);
     int status = 0;
-    while (status == 0 && !s->stopping && !s->draining && s->num_open < s->options.max_sequences)
+    while (status == 0 && !s->stopping && !s->draining && !s->hurry &&
+           s->num_open < s->options.max_sequences)
         status = pthread_cond_timedwait(&s->wake, &s->lock, &until);
 }
 
@@ -434,6 +437,7 @@ static bool take_arrived(myelin_serving *s) {
     request *r = s->arrived;
     s->arrived = NULL;
     s->last_arrived = &s->arrived;
+    s->hurry = false;
     bool stopping = s->stopping;
     pthread_mutex_unlock(&s->lock);
     while (r) {

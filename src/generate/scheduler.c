@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -15,10 +14,10 @@ enum { FIRST_LEN = 2048 };
 /* Tokens of a chunk: a request that comes meanwhile waits for no more. */
 enum { SERVING_CHUNK = 4 };
 /*
- * When prompts are read while others wait for their next token, a step reads what lets it end in
- * about this time: fewer tokens after one that took longer, more after one that was quick.
+ * When prompts are read while others wait for their next token, a step reads what makes it longer
+ * by about this time: fewer tokens after one that took longer, more after one that was quick.
  */
-static const double most_step_ms = 150;
+static const double most_added_ms = 150;
 enum { FIRST_SHARED_TOKENS = 32, LEAST_SHARED_TOKENS = 16 };
 
 typedef struct place {
@@ -41,6 +40,7 @@ struct mln_scheduler {
     bool prefix_cache;
     bool suspect;          /* a step has failed: nobody shall find what lies in the pages */
     int32_t shared_tokens; /* of prompts, in a step others decode in */
+    double plain_ms;       /* of the last step without prompts */
     int32_t max_sequences;
     place *slots;             /* [max_sequences] */
     mln_ticket **begun;       /* [max_sequences], in the order of their turns */
@@ -550,9 +550,11 @@ static bool gather(mln_scheduler *s, int32_t *count) {
 static void adapt(mln_scheduler *s, double ms) {
     const mln_decoder *d = s->decoder;
     int32_t read = d->num_tokens - d->num_spans;
-    if (read > 0 && ms > most_step_ms && s->shared_tokens > LEAST_SHARED_TOKENS)
+    if (read == 0 && d->num_spans > 0) /* of a chunk: what each of its tokens took */
+        s->plain_ms = ms / (1 + s->sequences[0]->num_ready);
+    else if (read > 0 && ms - s->plain_ms > most_added_ms && s->shared_tokens > LEAST_SHARED_TOKENS)
         s->shared_tokens /= 2;
-    else if (read == s->shared_tokens && ms < most_step_ms / 2)
+    else if (read > 0 && read == s->shared_tokens && ms - s->plain_ms < most_added_ms / 2)
         s->shared_tokens *= 2;
 }
 

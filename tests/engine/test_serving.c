@@ -818,6 +818,10 @@ static void test_batch_timeout(void **state) {
     for (int i = 0; i < 3; i++)
         assert_ok(submit(serving, &outcomes[i], &items[i], 0), error);
     wait_for(3);
+    assert_ok(submit(serving, &outcomes[4], &items[4], 0), error);
+    myelin_serving_cancel(serving, outcomes[4].id); /* nor then */
+    wait_for(4);
+    check_cancelled(&outcomes[4], 0, 0);
     assert_ok(submit(serving, &outcomes[3], &items[3], 0), error);
     (void)end(serving); /* draining ends the wait, too */
     for (int i = 0; i < 4; i++)

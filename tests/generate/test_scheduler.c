@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 /* cmocka needs the headers above */
@@ -51,6 +52,7 @@ struct myelin_plugin_context {
 static struct {
     myelin_plugin_sequence *live[MOST_SEQUENCES];
     bool fails; /* the next calls do */
+    bool slow;  /* a prompt's tokens take 10 ms each */
     int32_t calls, longest_chunk, most_tokens, copies, tokens;
 } device;
 
@@ -208,6 +210,8 @@ static myelin_status fake_forward(myelin_plugin_context *context, const myelin_s
     assert_in_range(tokens, 1, context->max_tokens);
     device.tokens += tokens;
     device.most_tokens = tokens > device.most_tokens ? tokens : device.most_tokens;
+    if (device.slow)
+        usleep(10000 * (unsigned)(tokens - num_spans));
     myelin_status status = fail_if_asked(error);
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
         for (int32_t k = 0; k < spans[i].count; k++)
@@ -734,6 +738,34 @@ static void test_steps_are_bounded(void **state) {
     free(b);
 }
 
+/* Where prompts take long, a step that others decode in reads less of them. */
+static void test_slow_prompts(void **state) {
+    (void)state;
+    random_state = 7;
+    mln_scheduler *s = make_scheduler(with_pages, 4, 40, 100, true);
+    job *a = plain_job(5, 0, 100, 0), *b = plain_job(110, 0, 5, 0);
+    mln_scheduler_add(s, &a->ticket);
+    admit_all(s);
+    (void)step(s);
+    mln_scheduler_add(s, &b->ticket);
+    device.slow = true;
+    device.most_tokens = 0;
+    admit_all(s);
+    while (device.most_tokens <= 2) /* past what a chunk made before */
+        (void)step(s);
+    assert_int_equal(device.most_tokens, 1 + 1 + 32);
+    device.most_tokens = 0;
+    for (int i = 0; i < 3; i++)
+        (void)step(s);
+    assert_int_equal(device.most_tokens, 1 + 1 + 16);
+    device.slow = false;
+    run_to_end(s, b);
+    run_to_end(s, a);
+    mln_scheduler_free(s);
+    free(a);
+    free(b);
+}
+
 static void test_failing_step(void **state) {
     (void)state;
     random_state = 6;
@@ -837,6 +869,7 @@ int main(void) {
         cmocka_unit_test(test_generated_tokens_are_cached),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_steps_are_bounded),
+        cmocka_unit_test(test_slow_prompts),
         cmocka_unit_test(test_failing_step),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_budgets),
