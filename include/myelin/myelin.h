@@ -453,7 +453,7 @@ typedef struct myelin_result {
     size_t num_tokens;
     myelin_finish_reason finish_reason;
     int32_t input_tokens;  /* of the prompt, */
-    int32_t cached_tokens; /* so many of which were in the session's cache already */
+    int32_t cached_tokens; /* so many of which were in the session's or serving's cache already */
     double prefill_ms;     /* reading the prompt, the first token's choice included */
     double per_token_ms;   /* each token after the first, on average; 0 when there is none */
     double total_ms;
