@@ -4,48 +4,11 @@
 #include <float.h>
 #include <stdint.h>
 
-#include "cuda_kernels.h"
-#include "device.cuh"
+#include "attention.cuh"
 
 namespace {
 
 constexpr int kThreads = 128, kSplit = MLN_CUDA_SPLIT;
-
-template <int HALF> struct Cached;
-template <> struct Cached<1> {
-    typedef __half type;
-    __device__ static float2 pair(const __half *p) {
-        return __half22float2(*reinterpret_cast<const __half2 *>(p));
-    }
-    __device__ static float get(__half x) {
-        return __half2float(x);
-    }
-    /* The largest number a half can hold instead of infinity. */
-    __device__ static __half put(float x) {
-        return __float2half_rn(fminf(fmaxf(x, -65504.0f), 65504.0f));
-    }
-};
-template <> struct Cached<0> {
-    typedef float type;
-    __device__ static float2 pair(const float *p) {
-        return *reinterpret_cast<const float2 *>(p);
-    }
-    __device__ static float get(float x) {
-        return x;
-    }
-    __device__ static float put(float x) {
-        return x;
-    }
-};
-
-/* Keys (part 0) or values (part 1) of a kv head: [capacity, D]. */
-template <int HALF>
-__device__ typename Cached<HALF>::type *cache_of(const mln_cuda_attention &p,
-                                                 const mln_cuda_row &row, int part, int head) {
-    int64_t index = ((int64_t)p.layer * 2 + part) * p.kv_heads + head;
-    return reinterpret_cast<typename Cached<HALF>::type *>(row.cache) +
-           index * row.capacity * p.head_dim;
-}
 
 /* angles[token, D / 2]: cosine and sine of each token's position */
 __global__ void angles_kernel(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
@@ -57,39 +20,30 @@ __global__ void angles_kernel(float2 *angles, const mln_cuda_row *rows, const fl
     }
 }
 
-/* out[D] = rotate(norm(x[D])) * scale by one warp; out may be shared memory. */
-__device__ void prepare_head(float *out, const float *x, const float *norm,
-                             const mln_cuda_attention &p, int token, float scale) {
-    int lane = threadIdx.x % 32, half = p.head_dim / 2;
-    const float2 *angles = p.angles + (int64_t)token * half;
-    float squares = 0.0f;
-    for (int d = lane; d < p.head_dim; d += 32)
-        squares = fmaf(x[d], x[d], squares);
-    float factor = 1.0f / sqrtf(warp_sum(squares) / (float)p.head_dim + p.eps);
-    for (int i = lane; i < half; i += 32) {
-        float2 angle = angles[i]; /* cosine and sine */
-        float c = angle.x, s = angle.y;
-        float a = x[i] * factor * norm[i], b = x[i + half] * factor * norm[i + half];
-        out[i] = (a * c - b * s) * scale;
-        out[i + half] = (b * c + a * s) * scale;
-    }
-}
-
-__device__ const float *qkv_row(const mln_cuda_attention &p, int token) {
-    return p.qkv + (int64_t)token * (p.heads + 2 * p.kv_heads) * p.head_dim;
-}
-
-/* Key and value of one token and kv head into the cache. One warp a (token, head). */
+/*
+ * Key and value of one token and kv head into the cache; with `queries`, the query of one head to
+ * where tensor cores read it. One warp a (token, head).
+ */
 template <int HALF> __global__ void prepare_kernel(mln_cuda_attention p) {
     extern __shared__ float keys[];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, D = p.head_dim;
     int index = blockIdx.x * (blockDim.x / 32) + warp;
-    if (index >= p.tokens * p.kv_heads)
+    int each = p.kv_heads + (p.queries ? p.heads : 0);
+    if (index >= p.tokens * each)
         return;
-    int token = index / p.kv_heads, head = index % p.kv_heads;
+    int token = index / each, head = index % each;
     mln_cuda_row row = p.rows[token];
-    const float *k = qkv_row(p, token) + (p.heads + head) * D, *v = k + p.kv_heads * D;
     float *key = keys + warp * D;
+    if (head >= p.kv_heads) {
+        head -= p.kv_heads;
+        prepare_head(key, qkv_row(p, token) + head * D, p.q_norm, p, token, 1.0f);
+        __syncwarp();
+        __half *to = static_cast<__half *>(p.queries) + ((int64_t)token * p.heads + head) * D;
+        for (int d = lane; d < D; d += 32)
+            to[d] = Cached<1>::put(key[d]);
+        return;
+    }
+    const float *k = qkv_row(p, token) + (p.heads + head) * D, *v = k + p.kv_heads * D;
     prepare_head(key, k, p.k_norm, p, token, 1.0f);
     __syncwarp();
     auto *to_key = cache_of<HALF>(p, row, 0, head) + (int64_t)row.position * D;
@@ -410,7 +364,7 @@ extern "C" cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row
 }
 
 extern "C" cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *p, cudaStream_t stream) {
-    int warps = 4, count = p->tokens * p->kv_heads;
+    int warps = 4, count = p->tokens * (p->kv_heads + (p->queries ? p->heads : 0));
     dim3 grid((unsigned)((count + warps - 1) / warps));
     size_t shared = (size_t)(warps * p->head_dim) * sizeof(float);
     return p->half_cache ? launch(prepare_kernel<1>, grid, 128, shared, false, *p, stream)
@@ -419,6 +373,8 @@ extern "C" cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *p, cuda
 
 extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaStream_t stream) {
     int group = p->heads / p->kv_heads;
+    if (mln_cuda_attends_in_tiles(p->half_cache, p->head_dim))
+        return mln_cuda_attend_tiles_launch(p, stream);
     dim3 grid((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens);
     if (p->half_cache && p->head_dim == 128) {
         switch (group) {

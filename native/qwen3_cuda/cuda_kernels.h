@@ -37,11 +37,15 @@ typedef struct mln_cuda_matrix {
     int32_t kind;        /* a mln_cuda_kind */
     int32_t group;       /* Q4, Q8 */
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
-    int32_t reserved;
+    int32_t tile_code;   /* a mln_tile_code; the rest is as it says in tiles.h, or else in rows */
     int64_t rows, columns;
-    int64_t pitch;
+    int64_t pitch; /* bytes of a row as it is read */
     unsigned char *data;
-    void *scales, *biases; /* Q4, Q8: [rows, columns / group] */
+    void *scales, *biases; /* Q4, Q8, not in tiles: [rows, columns / group] */
+    int32_t paired;        /* tiles of 8 rows of gate_proj and 8 of up_proj, `rows` of each */
+    int32_t units;         /* 64 columns each, of a row in tiles */
+    int64_t tiles;
+    float *row_scales; /* [tiles, 16] what undoes the power of two of each row */
 } mln_cuda_matrix;
 
 /* A row of the call: a token of some sequence. In device memory. */
@@ -75,6 +79,8 @@ typedef struct mln_cuda_linear {
     const float *norm;      /* RMS norm of x with these weights first; NULL: none */
     float *out;             /* [tokens, out_stride] */
     mln_cuda_best *best;
+    unsigned char *fragments; /* scratch of several tokens: mln_cuda_fragment_bytes() */
+    float *factors;           /* likewise, [tokens] */
     int64_t x_stride, out_stride;
     int32_t tokens;
     int32_t epilogue;
@@ -85,6 +91,7 @@ typedef struct mln_cuda_linear {
 typedef struct mln_cuda_attention {
     const mln_cuda_row *rows;
     float *qkv;                   /* [tokens, Q + 2 K] */
+    void *queries;                /* [tokens, Q] prepared, binary16; unless `own` */
     float *attended;              /* [tokens, Q] */
     float *partial;               /* [tokens, heads, max_splits, D + 2] values, maximum, sum */
     const float *q_norm, *k_norm; /* [D] */
@@ -93,12 +100,30 @@ typedef struct mln_cuda_attention {
     float eps;
     int32_t layer, heads, kv_heads, head_dim;
     int32_t tokens, max_splits, half_cache;
-    int32_t early; /* may begin before the kernel before it has ended */
-    int32_t own;   /* each row is its sequence's only one: keys are prepared as they are needed */
+    int32_t early;   /* may begin before the kernel before it has ended */
+    int32_t in_rows; /* all splits of a query at once: attends_rows() */
+    int32_t own;     /* each row is its sequence's only one: keys are prepared as they are needed */
 } mln_cuda_attention;
+
+/* Rows of weights on their way into tiles. In device memory. */
+typedef struct mln_cuda_repack {
+    mln_cuda_matrix to;
+    const unsigned char *data;   /* [count, pitch] */
+    const void *scales, *biases; /* [count, columns / group] */
+    int64_t first, count;        /* rows */
+    int32_t half;                /* of a pair: 0 gate_proj, 1 up_proj */
+} mln_cuda_repack;
 
 /* Blocks of a linear() of `tokens` with the ARGMAX epilogue: entries of `best` for each token. */
 int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
+
+/* The same for matrices in tiles; called by linear(). */
+int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
+cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *linear, cudaStream_t stream);
+cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream);
+cudaError_t mln_cuda_prepare_tiles(void);
+/* Bytes of `fragments` for rows of so many columns. */
+int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens);
 
 cudaError_t mln_cuda_linear_launch(const mln_cuda_linear *linear, cudaStream_t stream);
 /* out[t] = row rows[t].id of the embedding */
@@ -108,6 +133,11 @@ cudaError_t mln_cuda_embed_launch(float *out, const mln_cuda_matrix *weight,
  * `own`. */
 cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *attention, cudaStream_t stream);
 cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+/* On tensor cores: whether it can be, and whether by queries rather than splits. */
+int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim);
+int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
+                          int32_t tokens, int32_t splits);
+cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *attention, cudaStream_t stream);
 /* angles[tokens, half] of the rows' positions, times `scale`. */
 cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
                                    float scale, int32_t half, int32_t tokens, cudaStream_t stream);

@@ -23,6 +23,8 @@ static mln_cuda_linear describe(const myelin_plugin_context *c, const mln_cuda_m
                              .out_stride = out_stride,
                              .tokens = tokens,
                              .epilogue = MLN_CUDA_STORE,
+                             .fragments = c->fragments,
+                             .factors = c->factors,
                              .eps = (float)c->model->config.rms_norm_eps,
                              .wait = c->model->early};
 }
@@ -44,15 +46,22 @@ static cudaError_t project_qkv(myelin_plugin_context *c, const mln_cuda_layer *l
     return error;
 }
 
+typedef enum attend_mode {
+    ATTEND_OWN,    /* each row is its sequence's only one */
+    ATTEND_SPLITS, /* keys and queries are prepared, a block takes a split */
+    ATTEND_ROWS    /* likewise, a warp takes some queries */
+} attend_mode;
+
 /* Attention of `count` tokens from row `first` on. */
 static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
-                          int32_t first, int32_t count, int32_t splits, bool own) {
+                          int32_t first, int32_t count, int32_t splits, attend_mode mode) {
     const myelin_config *config = &c->model->config;
     int64_t q_width = (int64_t)config->num_attention_heads * config->head_dim;
     int64_t width = q_width + 2 * (int64_t)config->num_key_value_heads * config->head_dim;
     mln_cuda_attention attention = {.rows = c->rows + first,
                                     .qkv = c->qkv + first * width,
                                     .attended = c->attended + first * q_width,
+                                    .queries = (uint16_t *)c->queries + first * q_width,
                                     .partial = c->partial,
                                     .q_norm = layer->q_norm,
                                     .k_norm = layer->k_norm,
@@ -66,17 +75,19 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .tokens = count,
                                     .max_splits = splits,
                                     .half_cache = c->model->half_cache,
-                                    .early = own && c->model->early,
-                                    .own = own};
+                                    .early = mode == ATTEND_OWN && c->model->early,
+                                    .in_rows = mode == ATTEND_ROWS,
+                                    .own = mode == ATTEND_OWN};
     return boundary(c, mln_cuda_attend_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
 }
 
 /* All keys are in the cache before anyone attends to them. */
 static cudaError_t prepare(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
-                           int32_t tokens) {
+                           int32_t tokens, bool in_rows) {
     const myelin_config *config = &c->model->config;
     mln_cuda_attention attention = {.rows = c->rows,
                                     .qkv = c->qkv,
+                                    .queries = in_rows ? c->queries : NULL,
                                     .q_norm = layer->q_norm,
                                     .k_norm = layer->k_norm,
                                     .angles = c->angles,
@@ -94,12 +105,19 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
                                    int32_t splits, bool own) {
     const mln_cuda_layer *layer = &c->model->layers[index];
     cudaError_t error = project_qkv(c, layer, tokens);
+    const myelin_config *config = &c->model->config;
+    bool in_rows = !own && mln_cuda_attends_rows(c->model->half_cache, config->head_dim,
+                                                 config->num_attention_heads,
+                                                 config->num_key_value_heads, tokens, splits);
     if (error == cudaSuccess && !own)
-        error = prepare(c, layer, index, tokens);
-    for (int32_t first = 0; first < tokens && error == cudaSuccess; first += c->attend_tokens) {
+        error = prepare(c, layer, index, tokens, in_rows);
+    int32_t step = in_rows ? tokens : c->attend_tokens;
+    for (int32_t first = 0; first < tokens && error == cudaSuccess; first += step) {
         int32_t rest = tokens - first;
-        error = attend(c, layer, index, first, rest < c->attend_tokens ? rest : c->attend_tokens,
-                       splits, own);
+        error = attend(c, layer, index, first, rest < step ? rest : step, splits,
+                       own       ? ATTEND_OWN
+                       : in_rows ? ATTEND_ROWS
+                                 : ATTEND_SPLITS);
     }
     if (error != cudaSuccess)
         return error;

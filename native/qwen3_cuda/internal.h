@@ -13,7 +13,7 @@ typedef struct mln_cuda_layer {
     mln_cuda_matrix qkv[3]; /* q_proj, k_proj, v_proj; or all in the first, rows after each other */
     int32_t num_qkv;        /* 1 or 3 */
     mln_cuda_matrix o_proj, gate_proj, up_proj, down_proj;
-    bool gated; /* gate_proj and up_proj are stored alike: one launch */
+    bool gated; /* gate_proj and up_proj are alike: one launch; in tiles, both are in gate_proj */
     float *input_layernorm, *post_attention_layernorm; /* [H] */
     float *q_norm, *k_norm;                            /* [D] */
 } mln_cuda_layer;
@@ -50,12 +50,15 @@ struct myelin_plugin_context {
     unsigned char *arena;
     mln_cuda_row *rows;
     float *residual, *qkv, *attended, *gated, *partial, *logits;
-    float2 *angles;      /* [T, D / 2] */
-    int32_t *done;       /* [T, kv_heads] zeros between kernels */
-    int32_t *wanted;     /* [HEAD_ROWS] */
-    mln_cuda_best *best; /* [T, blocks of the head] */
-    int32_t *out_ids;    /* [T * max_steps] */
-    int32_t *steps;      /* [1] */
+    void *queries;            /* [T, Q] binary16 */
+    unsigned char *fragments; /* activations as the tensor cores read them */
+    float *factors;           /* [T] */
+    float2 *angles;           /* [T, D / 2] */
+    int32_t *done;            /* [T, kv_heads] zeros between kernels */
+    int32_t *wanted;          /* [HEAD_ROWS] */
+    mln_cuda_best *best;      /* [T, blocks of the head] */
+    int32_t *out_ids;         /* [T * max_steps] */
+    int32_t *steps;           /* [1] */
     int32_t max_steps;
     mln_cuda_row *host_rows; /* pinned host memory, [T] */
     int32_t *host_ids;       /* pinned host memory, [T * max_steps] */

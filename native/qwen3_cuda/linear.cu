@@ -7,6 +7,7 @@
 #include "cuda_kernels.h"
 #include "device.cuh"
 #include "myelin/tensor.h"
+#include "tiles.h"
 
 namespace {
 
@@ -615,7 +616,24 @@ template <int KIND> cudaError_t allow_shared() {
 
 /* --- the embedding, and the greedy pick --- */
 
+/* A weight that lies in tiles of 16 rows of one matrix. */
+__device__ float tiled_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
+    int code = m.tile_code, slot = (int)(row % MLN_TILE_ROWS), c = (int)(column % MLN_UNIT_COLUMNS);
+    const unsigned char *unit =
+        m.data + (row / MLN_TILE_ROWS * m.units + column / MLN_UNIT_COLUMNS) * mln_unit_bytes(code);
+    const unsigned char *at = unit + mln_tile_offset(code, slot, c);
+    float undo = m.row_scales[row];
+    if (code == MLN_TILE_DENSE)
+        return __half2float(*reinterpret_cast<const __half *>(at)) * undo;
+    const __half *scale = reinterpret_cast<const __half *>(
+        unit + mln_tile_scale_offset(code, slot, mln_tile_sets(code) == 2 ? c / 32 : 0));
+    int q = m.kind == MLN_CUDA_Q8 ? *at : *at >> c % 16 / 8 * 4 & 15;
+    return (__half2float(scale[0]) * (float)q + __half2float(scale[1])) * undo;
+}
+
 __device__ float weight_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
+    if (m.tile_code != MLN_TILE_NONE)
+        return tiled_at(m, row, column);
     const unsigned char *w = m.data + row * m.pitch;
     switch (m.kind) {
     case MLN_CUDA_F32:
@@ -668,6 +686,8 @@ __global__ void pick_kernel(const mln_cuda_best *best, int32_t blocks, mln_cuda_
 } // namespace
 
 extern "C" int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
+    if (weight->tile_code != MLN_TILE_NONE)
+        return mln_cuda_tiled_argmax_blocks(weight, tokens);
     if (tokens == 1)
         return (int32_t)one_blocks(*weight, rows_a_warp(*weight));
     int rows = rows_of_many(*weight, tokens) * kManyWarps;
@@ -675,6 +695,8 @@ extern "C" int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t
 }
 
 extern "C" cudaError_t mln_cuda_linear_launch(const mln_cuda_linear *p, cudaStream_t stream) {
+    if (p->weight.tile_code != MLN_TILE_NONE)
+        return mln_cuda_tiled_launch(p, stream);
     switch (p->weight.kind) {
     case MLN_CUDA_F32:
         return launch_kind<MLN_CUDA_F32>(*p, stream);
@@ -705,7 +727,9 @@ extern "C" cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t b
 }
 
 extern "C" cudaError_t mln_cuda_prepare_device(void) {
-    cudaError_t error = allow_shared<MLN_CUDA_F32>();
+    cudaError_t error = mln_cuda_prepare_tiles();
+    if (error == cudaSuccess)
+        error = allow_shared<MLN_CUDA_F32>();
     if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_F16>();
     if (error == cudaSuccess)

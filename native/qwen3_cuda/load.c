@@ -9,8 +9,10 @@
 
 #include "base/rope.h"
 #include "internal.h"
+#include "tiles.h"
 
 enum { STAGING_BYTES = 32 << 20, PIECES = 16 };
+enum { MAX_TILED_COLUMNS = 32768 }; /* a row of activations fits a block's shared memory */
 /* Device memory left for the driver and its libraries. */
 #define RESERVED_BYTES (UINT64_C(256) << 20)
 
@@ -22,6 +24,7 @@ typedef struct loader {
     uint64_t used;
     unsigned char *staging[2]; /* pinned */
     cudaEvent_t free[2];       /* recorded when a buffer's copy is done */
+    unsigned char *raw;        /* device memory: rows that are not in tiles yet */
     cudaStream_t stream;
     int turn;
 } loader;
@@ -117,8 +120,108 @@ static unsigned char *take(loader *l, uint64_t bytes) {
     return at;
 }
 
+/* --- rows into tiles --- */
+
+/* Bytes of a row: what is read of it, and scales or biases of it. */
+typedef struct row_form {
+    size_t data, scales;
+} row_form;
+
+static myelin_status fill_staging(loader *l, const myelin_tensor *tensor, row_form form,
+                                  int64_t row, int64_t rows, unsigned char *to) {
+    const struct {
+        myelin_tensor_part part;
+        size_t bytes;
+    } parts[] = {{MYELIN_PART_DATA, form.data},
+                 {MYELIN_PART_SCALES, form.scales},
+                 {MYELIN_PART_BIASES, form.scales}};
+    for (int i = 0; i < 3 && parts[i].bytes > 0; i++) {
+        read_job job = {.l = l,
+                        .tensor = tensor,
+                        .part = parts[i].part,
+                        .to = to,
+                        .row = row,
+                        .rows = rows,
+                        .row_bytes = parts[i].bytes};
+        l->host->parallel_for(l->host->self, PIECES, read_piece, &job);
+        myelin_status status = (myelin_status)atomic_load(&job.status);
+        if (status != MYELIN_OK)
+            return status;
+        to += (size_t)rows * parts[i].bytes;
+    }
+    return MYELIN_OK;
+}
+
+static myelin_status tile_rows(loader *l, const myelin_tensor *tensor, row_form form, int64_t row,
+                               mln_cuda_repack *repack) {
+    int turn = l->turn;
+    l->turn = 1 - turn;
+    myelin_status status =
+        mln_cuda_check(cudaEventSynchronize(l->free[turn]), "cudaEventSynchronize", l->error);
+    if (status == MYELIN_OK)
+        status = fill_staging(l, tensor, form, row, repack->count, l->staging[turn]);
+    if (status != MYELIN_OK)
+        return status;
+    size_t count = (size_t)repack->count;
+    repack->data = l->raw;
+    repack->scales = l->raw + count * form.data;
+    repack->biases = l->raw + count * (form.data + form.scales);
+    cudaError_t code =
+        cudaMemcpyAsync(l->raw, l->staging[turn], count * (form.data + 2 * form.scales),
+                        cudaMemcpyHostToDevice, l->stream);
+    if (code == cudaSuccess)
+        code = cudaEventRecord(l->free[turn], l->stream);
+    if (code == cudaSuccess)
+        code = mln_cuda_repack_launch(repack, l->stream);
+    return mln_cuda_check(code, "laying out weights", l->error);
+}
+
+/* All rows of a tensor, from row `first` of the matrix on; a pair's half. */
+static myelin_status tile_tensor(loader *l, const mln_cuda_matrix *m, const myelin_tensor *tensor,
+                                 int64_t first, int32_t half) {
+    row_form form = {.data = (size_t)m->pitch};
+    if (tensor->dtype == MYELIN_DTYPE_AFFINE)
+        form.scales = (size_t)(m->columns / m->group) * sizeof(uint16_t);
+    int64_t rows = tensor->shape[0];
+    int64_t step = (int64_t)(STAGING_BYTES / (form.data + 2 * form.scales)) / 8 * 8;
+    myelin_status status = MYELIN_OK;
+    for (int64_t row = 0; row < rows && status == MYELIN_OK; row += step) {
+        mln_cuda_repack repack = {.to = *m,
+                                  .first = first + row,
+                                  .count = rows - row < step ? rows - row : step,
+                                  .half = half};
+        status = tile_rows(l, tensor, form, row, &repack);
+    }
+    return status;
+}
+
+/* Finds room for a matrix in tiles. */
+static void take_tiles(loader *l, mln_cuda_matrix *m) {
+    int64_t each = m->paired ? MLN_TILE_ROWS / 2 : MLN_TILE_ROWS;
+    m->tiles = (m->rows + each - 1) / each;
+    uint64_t unit = (uint64_t)mln_unit_bytes(m->tile_code);
+    m->data = take(l, (uint64_t)m->tiles * (uint64_t)m->units * unit);
+    m->row_scales =
+        (float *)(void *)take(l, (uint64_t)m->tiles * MLN_TILE_ROWS * sizeof *m->row_scales);
+}
+
 static size_t element_size(int32_t dtype) {
     return dtype == MYELIN_DTYPE_F32 ? 4 : 2;
+}
+
+/* Whether and how a tensor's weights go into tiles. */
+static int32_t tile_code_of(const myelin_tensor *t) {
+    if (t->shape[1] > MAX_TILED_COLUMNS)
+        return MLN_TILE_NONE;
+    if (t->dtype == MYELIN_DTYPE_BF16 || t->dtype == MYELIN_DTYPE_F16)
+        return MLN_TILE_DENSE;
+    if (t->dtype != MYELIN_DTYPE_AFFINE || t->scale_dtype == MYELIN_DTYPE_F32)
+        return MLN_TILE_NONE;
+    if (t->group_size == MLN_UNIT_COLUMNS / 2)
+        return t->bits == 4 ? MLN_TILE_Q4_PAIR : MLN_TILE_Q8_PAIR;
+    if (t->group_size % MLN_UNIT_COLUMNS != 0)
+        return MLN_TILE_NONE;
+    return t->bits == 4 ? MLN_TILE_Q4 : MLN_TILE_Q8;
 }
 
 static mln_cuda_matrix describe(const myelin_tensor *t) {
@@ -136,12 +239,17 @@ static mln_cuda_matrix describe(const myelin_tensor *t) {
         bytes = (size_t)m.columns * element_size(t->dtype);
     }
     m.pitch = (int64_t)((bytes + 15) / 16 * 16);
+    m.tile_code = tile_code_of(t);
+    if (m.tile_code != MLN_TILE_NONE) {
+        m.pitch = (int64_t)bytes;
+        m.units = (int32_t)((m.columns + MLN_UNIT_COLUMNS - 1) / MLN_UNIT_COLUMNS);
+    }
     return m;
 }
 
 static bool alike(const mln_cuda_matrix *a, const mln_cuda_matrix *b) {
     return a->kind == b->kind && a->group == b->group && a->scale_dtype == b->scale_dtype &&
-           a->pitch == b->pitch;
+           a->pitch == b->pitch && a->tile_code == b->tile_code;
 }
 
 /* Reads count tensors of one form as one matrix, rows after each other. */
@@ -150,6 +258,15 @@ static myelin_status load_matrix(loader *l, mln_cuda_matrix *m, const myelin_ten
     *m = describe(tensors[0]);
     for (int i = 1; i < count; i++)
         m->rows += tensors[i]->shape[0];
+    if (m->tile_code != MLN_TILE_NONE) {
+        take_tiles(l, m);
+        myelin_status tiled = MYELIN_OK;
+        for (int64_t i = 0, row = 0; i < count && l->base && tiled == MYELIN_OK; i++) {
+            tiled = tile_tensor(l, m, tensors[i], row, 0);
+            row += tensors[i]->shape[0];
+        }
+        return tiled;
+    }
     bool affine = tensors[0]->dtype == MYELIN_DTYPE_AFFINE;
     size_t element = affine ? element_size(m->scale_dtype) : element_size(tensors[0]->dtype);
     size_t row_bytes = affine ? (size_t)m->pitch : (size_t)m->columns * element;
@@ -173,6 +290,18 @@ static myelin_status load_matrix(loader *l, mln_cuda_matrix *m, const myelin_ten
         row += rows;
     }
     return status;
+}
+
+/* gate_proj and up_proj as one matrix whose tiles have eight rows of each. */
+static myelin_status load_pair(loader *l, mln_cuda_matrix *m, const myelin_tensor *gate,
+                               const myelin_tensor *up) {
+    *m = describe(gate);
+    m->paired = 1;
+    take_tiles(l, m);
+    if (!l->base)
+        return MYELIN_OK;
+    myelin_status status = tile_tensor(l, m, gate, 0, 0);
+    return status == MYELIN_OK ? tile_tensor(l, m, up, 0, 1) : status;
 }
 
 static myelin_status load_one(loader *l, mln_cuda_matrix *m, const myelin_tensor *tensor) {
@@ -251,15 +380,19 @@ static myelin_status load_layer(loader *l, mln_cuda_layer *to, const myelin_laye
         mln_cuda_matrix *to;
         const myelin_tensor *from;
     } matrices[] = {{&to->o_proj, &from->o_proj},
+                    {&to->down_proj, &from->down_proj},
                     {&to->gate_proj, &from->gate_proj},
-                    {&to->up_proj, &from->up_proj},
-                    {&to->down_proj, &from->down_proj}};
+                    {&to->up_proj, &from->up_proj}};
+    mln_cuda_matrix gate = describe(&from->gate_proj), up = describe(&from->up_proj);
+    to->gated = alike(&gate, &up);
+    bool paired = to->gated && gate.tile_code != MLN_TILE_NONE;
     myelin_status status = load_qkv(l, to, from);
-    for (int i = 0; i < 4 && status == MYELIN_OK; i++)
+    for (int i = 0; i < (paired ? 2 : 4) && status == MYELIN_OK; i++)
         status = load_one(l, matrices[i].to, matrices[i].from);
+    if (paired && status == MYELIN_OK)
+        status = load_pair(l, &to->gate_proj, &from->gate_proj, &from->up_proj);
     for (int i = 0; i < 4 && status == MYELIN_OK; i++)
         status = load_vector(l, vectors[i].to, vectors[i].from);
-    to->gated = alike(&to->gate_proj, &to->up_proj);
     return status;
 }
 
@@ -373,7 +506,9 @@ static myelin_status open_staging(loader *l) {
         if (code == cudaSuccess)
             code = cudaEventCreateWithFlags(&l->free[i], cudaEventDisableTiming);
     }
-    return mln_cuda_check(code, "pinned memory for loading", l->error);
+    if (code == cudaSuccess)
+        code = cudaMalloc((void **)&l->raw, STAGING_BYTES);
+    return mln_cuda_check(code, "memory for loading", l->error);
 }
 
 static void close_staging(loader *l) {
@@ -381,6 +516,7 @@ static void close_staging(loader *l) {
         cudaStreamSynchronize(l->stream);
         cudaStreamDestroy(l->stream);
     }
+    cudaFree(l->raw);
     for (int i = 0; i < 2; i++) {
         if (l->free[i])
             cudaEventDestroy(l->free[i]);

@@ -115,6 +115,11 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->qkv = carve(from, rows * (q + 2 * kv), sizeof(float));
     c->attended = carve(from, rows * q, sizeof(float));
     c->gated = carve(from, rows * config->intermediate_size, sizeof(float));
+    c->queries = carve(from, rows * q, 2);
+    int64_t widest = config->hidden_size > q ? config->hidden_size : q;
+    widest = config->intermediate_size > widest ? config->intermediate_size : widest;
+    c->fragments = carve(from, mln_cuda_fragment_bytes(widest, c->max_tokens), 1);
+    c->factors = carve(from, rows, sizeof *c->factors);
     c->partial = carve(from, c->attend_tokens * each, sizeof(float));
     c->logits = carve(from, (int64_t)MLN_CUDA_HEAD_ROWS * config->vocab_size, sizeof(float));
     c->angles = carve(from, rows * (config->head_dim / 2), sizeof *c->angles);

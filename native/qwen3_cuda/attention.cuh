@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernels of attention share. */
+#ifndef MLN_CUDA_ATTENTION_CUH
+#define MLN_CUDA_ATTENTION_CUH
+
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "cuda_kernels.h"
+#include "device.cuh"
+
+template <int HALF> struct Cached;
+template <> struct Cached<1> {
+    typedef __half type;
+    __device__ static float2 pair(const __half *p) {
+        return __half22float2(*reinterpret_cast<const __half2 *>(p));
+    }
+    __device__ static float get(__half x) {
+        return __half2float(x);
+    }
+    /* The largest number a half can hold instead of infinity. */
+    __device__ static __half put(float x) {
+        return __float2half_rn(fminf(fmaxf(x, -65504.0f), 65504.0f));
+    }
+};
+template <> struct Cached<0> {
+    typedef float type;
+    __device__ static float2 pair(const float *p) {
+        return *reinterpret_cast<const float2 *>(p);
+    }
+    __device__ static float get(float x) {
+        return x;
+    }
+    __device__ static float put(float x) {
+        return x;
+    }
+};
+
+/* Keys (part 0) or values (part 1) of a kv head: [capacity, D]. */
+template <int HALF>
+__device__ inline typename Cached<HALF>::type *
+cache_of(const mln_cuda_attention &p, const mln_cuda_row &row, int part, int head) {
+    int64_t index = ((int64_t)p.layer * 2 + part) * p.kv_heads + head;
+    return reinterpret_cast<typename Cached<HALF>::type *>(row.cache) +
+           index * row.capacity * p.head_dim;
+}
+
+/* out[D] = rotate(norm(x[D])) * scale by one warp; out may be shared memory. */
+__device__ inline void prepare_head(float *out, const float *x, const float *norm,
+                                    const mln_cuda_attention &p, int token, float scale) {
+    int lane = threadIdx.x % 32, half = p.head_dim / 2;
+    const float2 *angles = p.angles + (int64_t)token * half;
+    float squares = 0.0f;
+    for (int d = lane; d < p.head_dim; d += 32)
+        squares = fmaf(x[d], x[d], squares);
+    float factor = 1.0f / sqrtf(warp_sum(squares) / (float)p.head_dim + p.eps);
+    for (int i = lane; i < half; i += 32) {
+        float2 angle = angles[i]; /* cosine and sine */
+        float c = angle.x, s = angle.y;
+        float a = x[i] * factor * norm[i], b = x[i + half] * factor * norm[i + half];
+        out[i] = (a * c - b * s) * scale;
+        out[i + half] = (b * c + a * s) * scale;
+    }
+}
+
+__device__ inline const float *qkv_row(const mln_cuda_attention &p, int token) {
+    return p.qkv + (int64_t)token * (p.heads + 2 * p.kv_heads) * p.head_dim;
+}
+
+#endif

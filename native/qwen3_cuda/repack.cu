@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of weights as they are read, into tiles. */
+#include <cuda_fp16.h>
+#include <math.h>
+#include <stdint.h>
+
+#include "cuda_kernels.h"
+#include "device.cuh"
+#include "myelin/tensor.h"
+#include "tiles.h"
+
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ float widen(const void *values, int dtype, int64_t index) {
+    if (dtype == MYELIN_DTYPE_BF16)
+        return __uint_as_float((uint32_t) static_cast<const uint16_t *>(values)[index] << 16);
+    if (dtype == MYELIN_DTYPE_F16)
+        return __half2float(static_cast<const __half *>(values)[index]);
+    return static_cast<const float *>(values)[index];
+}
+
+/* The largest of the block's values, in every thread. */
+__device__ float block_max(float mine) {
+    __shared__ float most[kThreads / 32];
+    mine = warp_max(mine);
+    if (threadIdx.x % 32 == 0)
+        most[threadIdx.x / 32] = mine;
+    __syncthreads();
+    for (int i = 0; i < kThreads / 32; i++)
+        mine = fmaxf(mine, most[i]);
+    return mine;
+}
+
+/* The power of two that brings `most` to 2^14 or a little more; 0 for what it cannot help. */
+__device__ int exponent_for(float most) {
+    return most > 0.0f && most < INFINITY ? 14 - ilogbf(most) : 0;
+}
+
+/* Where row i of a matrix lies: its tile, and its slot there. */
+struct Home {
+    int64_t tile;
+    int slot;
+};
+
+__device__ Home home_of(const mln_cuda_matrix &m, int64_t row, int half) {
+    if (m.paired)
+        return Home{row / 8, (int)(row % 8) + 8 * half};
+    return Home{row / MLN_TILE_ROWS, (int)(row % MLN_TILE_ROWS)};
+}
+
+/* A row a block. */
+__global__ void __launch_bounds__(kThreads) repack_kernel(mln_cuda_repack p) {
+    const mln_cuda_matrix &m = p.to;
+    int columns = (int)m.columns, code = m.tile_code;
+    Home home = home_of(m, p.first + blockIdx.x, p.half);
+    int unit_bytes = mln_unit_bytes(code);
+    unsigned char *to = m.data + home.tile * m.units * unit_bytes;
+    const unsigned char *from = p.data + (int64_t)blockIdx.x * m.pitch;
+    bool dense = code == MLN_TILE_DENSE;
+    int dtype = m.kind == MLN_CUDA_BF16 ? MYELIN_DTYPE_BF16 : MYELIN_DTYPE_F16;
+    int groups = dense ? 0 : columns / m.group;
+    int64_t first = (int64_t)blockIdx.x * groups; /* scale and bias of this row */
+    float most = 0.0f;
+    for (int c = threadIdx.x; dense && c < columns; c += kThreads)
+        most = fmaxf(most, fabsf(widen(from, dtype, c)));
+    float largest_code = m.kind == MLN_CUDA_Q4 ? 15.0f : 255.0f;
+    for (int i = threadIdx.x; i < groups; i += kThreads)
+        most = fmaxf(most, fabsf(widen(p.scales, m.scale_dtype, first + i)) * largest_code +
+                               fabsf(widen(p.biases, m.scale_dtype, first + i)));
+    int exponent = exponent_for(block_max(most));
+    if (threadIdx.x == 0)
+        m.row_scales[home.tile * MLN_TILE_ROWS + home.slot] = ldexpf(1.0f, -exponent);
+    for (int c = threadIdx.x; dense && c < columns; c += kThreads) {
+        __half value = __float2half_rn(ldexpf(widen(from, dtype, c), exponent));
+        *reinterpret_cast<__half *>(to + c / MLN_UNIT_COLUMNS * unit_bytes +
+                                    mln_tile_offset(code, home.slot, c % MLN_UNIT_COLUMNS)) = value;
+    }
+    if (dense)
+        return;
+    for (int c = threadIdx.x; c < columns; c += kThreads) {
+        unsigned char *at = to + c / MLN_UNIT_COLUMNS * unit_bytes +
+                            mln_tile_offset(code, home.slot, c % MLN_UNIT_COLUMNS);
+        if (m.kind == MLN_CUDA_Q8)
+            *at = from[c];
+        else if (c % 16 < 8) /* with its neighbour eight columns on; groups are longer */
+            *at = (unsigned char)((from[c / 2] >> c % 2 * 4 & 15) |
+                                  (from[c / 2 + 4] >> c % 2 * 4 & 15) << 4);
+    }
+    int sets = mln_tile_sets(code), span = MLN_UNIT_COLUMNS / sets;
+    for (int i = threadIdx.x; i * span < columns; i += kThreads) {
+        int64_t group = first + i * span / m.group;
+        __half *pair = reinterpret_cast<__half *>(to + i / sets * unit_bytes +
+                                                  mln_tile_scale_offset(code, home.slot, i % sets));
+        pair[0] = __float2half_rn(ldexpf(widen(p.scales, m.scale_dtype, group), exponent));
+        pair[1] = __float2half_rn(ldexpf(widen(p.biases, m.scale_dtype, group), exponent));
+    }
+}
+
+} // namespace
+
+extern "C" cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *p, cudaStream_t stream) {
+    repack_kernel<<<(unsigned)p->count, kThreads, 0, stream>>>(*p);
+    return cudaGetLastError();
+}

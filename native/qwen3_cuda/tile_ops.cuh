@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Units of tiles in registers, and products of them on tensor cores. */
+#ifndef MLN_CUDA_TILE_OPS_CUH
+#define MLN_CUDA_TILE_OPS_CUH
+
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "tiles.h"
+
+/* c[16 x 8] += a[16 x 16] * b[16 x 8], as the lanes of a warp hold them. */
+__device__ inline void mma(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Read once: must not push what is reused out of the caches. */
+struct StreamLoad {
+    __device__ static uint4 vector(const unsigned char *from) {
+        uint4 v;
+        asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(from));
+        return v;
+    }
+    __device__ static uint2 pair(const unsigned char *from) {
+        uint2 v;
+        asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+                     : "=r"(v.x), "=r"(v.y)
+                     : "l"(from));
+        return v;
+    }
+};
+
+struct PlainLoad {
+    __device__ static uint4 vector(const unsigned char *from) {
+        return *reinterpret_cast<const uint4 *>(from);
+    }
+    __device__ static uint2 pair(const unsigned char *from) {
+        return *reinterpret_cast<const uint2 *>(from);
+    }
+};
+
+/* A lane's part of a unit. */
+template <int CODE> struct Unit {
+    static constexpr int SETS = CODE == MLN_TILE_DENSE                                 ? 0
+                                : CODE == MLN_TILE_Q8_PAIR || CODE == MLN_TILE_Q4_PAIR ? 2
+                                                                                       : 1;
+    static constexpr int CODES = CODE == MLN_TILE_DENSE                            ? 2048
+                                 : CODE == MLN_TILE_Q8 || CODE == MLN_TILE_Q8_PAIR ? 1024
+                                                                                   : 512;
+    static constexpr int BYTES = CODES + SETS * MLN_SCALE_BYTES;
+    static constexpr int VECTORS = CODES / 512;
+    static constexpr int WORDS = 4 * VECTORS + 2 * SETS;
+    uint4 v[VECTORS];
+    uint2 scales[SETS ? SETS : 1]; /* scale and bias of rows lane / 4 and lane / 4 + 8 */
+
+    template <typename Load> __device__ void load(const unsigned char *unit, int lane) {
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++)
+            v[i] = Load::vector(unit + 512 * i + 16 * lane);
+#pragma unroll
+        for (int i = 0; i < SETS; i++)
+            scales[i] = Load::pair(unit + CODES + MLN_SCALE_BYTES * i + lane / 4 * 8);
+    }
+};
+
+__device__ inline uint32_t word_of(const uint4 &v, int i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+__device__ inline __half2 as_half2(uint32_t x) {
+    return *reinterpret_cast<const __half2 *>(&x);
+}
+
+__device__ inline uint32_t as_word(__half2 x) {
+    return *reinterpret_cast<const uint32_t *>(&x);
+}
+
+/* Two codes as they lie in the mantissas of 1024 or 64, less that, times scale plus bias. */
+__device__ inline uint32_t expand(uint32_t codes, uint32_t whole, __half2 scale, __half2 bias) {
+    return as_word(__hfma2(scale, __hsub2(as_half2(codes | whole), as_half2(whole)), bias));
+}
+
+/* The weights of columns 16 step .. 16 step + 15 as mma() wants them; `step` is a constant. */
+template <int CODE>
+__device__ inline void fragment(uint32_t a[4], const Unit<CODE> &unit, int step) {
+    if constexpr (CODE == MLN_TILE_DENSE) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = word_of(unit.v[step], i);
+    } else {
+        uint2 s = unit.scales[Unit<CODE>::SETS == 2 ? step / 2 : 0];
+        __half2 low = as_half2(s.x), high = as_half2(s.y);
+        __half2 scale0 = __low2half2(low), bias0 = __high2half2(low);
+        __half2 scale1 = __low2half2(high), bias1 = __high2half2(high);
+        constexpr uint32_t K1024 = 0x64006400u, K64 = 0x54005400u;
+        if constexpr (CODE == MLN_TILE_Q8 || CODE == MLN_TILE_Q8_PAIR) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                uint32_t w = word_of(unit.v[step / 2], step % 2 * 2 + i);
+                a[2 * i] = expand(w & 0x00ff00ffu, K1024, scale0, bias0);
+                a[2 * i + 1] = expand(w >> 8 & 0x00ff00ffu, K1024, scale1, bias1);
+            }
+        } else {
+            uint32_t w = word_of(unit.v[0], step), upper = w >> 8;
+            a[0] = expand(w & 0x000f000fu, K1024, scale0, bias0);
+            a[1] = expand(upper & 0x000f000fu, K1024, scale1, bias1);
+            a[2] = expand(w & 0x00f000f0u, K64, scale0, bias0);
+            a[3] = expand(upper & 0x00f000f0u, K64, scale1, bias1);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,689 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Projections on tensor cores. Whatever the number of tokens, a row's sum is that of 8 parts at
+ * fixed places, added in order, each a chain of products of 16 columns in order: one token, a few
+ * and hundreds give the same bits.
+ *
+ * Activations are binary16 times a power of two for each token that puts its largest near 2^14.
+ */
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "cuda_kernels.h"
+#include "device.cuh"
+#include "tile_ops.cuh"
+
+namespace {
+
+constexpr int kThreads = 256, kWarps = 8, kSplits = MLN_TILE_SPLITS;
+constexpr int kUnit = MLN_UNIT_COLUMNS;
+constexpr int kMultiprocessors = 132; /* of an H100 or H200: how work is cut, not what it gives */
+constexpr int kFew = 32; /* tokens up to which the warps of a block split the columns */
+static_assert(kWarps == kSplits, "a warp a part");
+
+/* --- activations --- */
+
+/* Four values of a row, zeros past its end. */
+__device__ float4 load_quad(const float *x, int i, int columns) {
+    if (4 * i + 3 < columns && columns % 4 == 0)
+        return __ldcg(reinterpret_cast<const float4 *>(x) + i);
+    return make_float4(4 * i < columns ? x[4 * i] : 0.0f, 4 * i + 1 < columns ? x[4 * i + 1] : 0.0f,
+                       4 * i + 2 < columns ? x[4 * i + 2] : 0.0f,
+                       4 * i + 3 < columns ? x[4 * i + 3] : 0.0f);
+}
+
+/* The norm's weights to where stage_row() wants them: each thread its own. */
+__device__ void stage_norm(float4 *wide, const float *norm, int columns, int quads) {
+    if (norm)
+        for (int i = threadIdx.x; i < quads; i += kThreads)
+            wide[i] = load_quad(norm, i, columns);
+}
+
+/*
+ * One row of activations by the whole block: put(column, four values) receives it times the norm's
+ * weights, already in `wide`, and a power of two. Returns what products with it are multiplied by.
+ */
+template <typename Put>
+__device__ float stage_row(float4 *wide, const float *x, bool norm, int columns, int quads,
+                           float eps, Put put) {
+    constexpr int BATCH = 4;
+    __shared__ float sums[kWarps], mosts[kWarps];
+    float squares = 0.0f, most = 0.0f;
+    for (int base = threadIdx.x; base < quads; base += BATCH * kThreads) {
+        float4 v[BATCH];
+#pragma unroll
+        for (int u = 0; u < BATCH; u++)
+            if (base + u * kThreads < quads)
+                v[u] = load_quad(x, base + u * kThreads, columns);
+#pragma unroll
+        for (int u = 0; u < BATCH; u++) {
+            int i = base + u * kThreads;
+            if (i >= quads)
+                break;
+            if (norm) {
+                squares = fmaf(v[u].x, v[u].x, squares);
+                squares = fmaf(v[u].y, v[u].y, squares);
+                squares = fmaf(v[u].z, v[u].z, squares);
+                squares = fmaf(v[u].w, v[u].w, squares);
+                float4 n = wide[i];
+                v[u] = make_float4(v[u].x * n.x, v[u].y * n.y, v[u].z * n.z, v[u].w * n.w);
+            }
+            most = fmaxf(most, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
+                                     fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
+            wide[i] = v[u];
+        }
+    }
+    if (norm)
+        squares = warp_sum(squares);
+    most = warp_max(most);
+    if (threadIdx.x % 32 == 0) {
+        sums[threadIdx.x / 32] = squares;
+        mosts[threadIdx.x / 32] = most;
+    }
+    __syncthreads();
+    squares = sums[0];
+    most = mosts[0];
+#pragma unroll
+    for (int i = 1; i < kWarps; i++) {
+        squares += sums[i];
+        most = fmaxf(most, mosts[i]);
+    }
+    int exponent = 14 + 127 - (int)(__float_as_uint(most) >> 23);
+    exponent = !(most > 0.0f) || exponent < -113 ? 0 : exponent > 126 ? 126 : exponent;
+    float up = __uint_as_float((uint32_t)(127 + exponent) << 23);
+    float down = __uint_as_float((uint32_t)(127 - exponent) << 23);
+    for (int i = threadIdx.x; i < quads; i += kThreads) {
+        float4 v = wide[i];
+        __half2 a = __floats2half2_rn(v.x * up, v.y * up);
+        __half2 b = __floats2half2_rn(v.z * up, v.w * up);
+        put(4 * i, as_word(a), as_word(b));
+    }
+    return norm ? down * (1.0f / sqrtf(squares / (float)columns + eps)) : down;
+}
+
+/* fragments[token tile, unit] and factors[token] of several tokens, one a block. */
+__global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
+    extern __shared__ float4 wide[];
+    int token = blockIdx.x, units = p.weight.units, columns = (int)p.weight.columns;
+    int quads = units * (kUnit / 4);
+    dependency_launch();
+    stage_norm(wide, p.norm, columns, quads);
+    dependency_wait();
+    int64_t row = p.order ? p.order[token] : token;
+    unsigned char *to =
+        p.fragments + (int64_t)(token / MLN_TOKEN_TILE) * units * MLN_TOKEN_UNIT_BYTES;
+    int column = token % MLN_TOKEN_TILE;
+    float factor =
+        stage_row(wide, p.x + row * p.x_stride, p.norm != nullptr, columns, quads, p.eps,
+                  [&](int k, uint32_t a, uint32_t b) {
+                      unsigned char *unit = to + k / kUnit * MLN_TOKEN_UNIT_BYTES;
+                      int c = k % kUnit;
+                      *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
+                      *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
+                  });
+    if (threadIdx.x == 0)
+        p.factors[token] = factor;
+}
+
+/* --- what becomes of the sums --- */
+
+__device__ mln_cuda_best better(mln_cuda_best a, mln_cuda_best b) {
+    if (b.id == INT32_MAX)
+        return a;
+    if (a.id == INT32_MAX || b.value > a.value || (b.value == a.value && b.id < a.id))
+        return b;
+    return a;
+}
+
+__device__ mln_cuda_best better_of_lanes(mln_cuda_best mine, int offset, uint32_t mask) {
+    mln_cuda_best theirs = {__shfl_xor_sync(mask, mine.value, offset),
+                            __shfl_xor_sync(mask, mine.id, offset)};
+    return better(mine, theirs);
+}
+
+__device__ float silu(float y) {
+    return y / (1.0f + expf(-y));
+}
+
+/* What is at out[token, row] before, where the epilogue wants it. */
+__device__ bool wants_out(const mln_cuda_linear &p) {
+    return p.epilogue == MLN_CUDA_ADD || p.epilogue == MLN_CUDA_GATE;
+}
+
+__device__ void store(const mln_cuda_linear &p, float *out, float y, float before) {
+    if (p.epilogue == MLN_CUDA_ADD)
+        *out = before + y;
+    else if (p.epilogue == MLN_CUDA_GATE)
+        *out = silu(y) * before;
+    else
+        *out = y;
+}
+
+/* --- up to 32 tokens: a tile at a time by a block, its columns split among the warps --- */
+
+/* Where a warp is in its tiles. */
+struct Place {
+    int tile, base;
+};
+
+/*
+ * TT token tiles of 8; 0: one token, whose row the block prepares itself. A units of weights are
+ * loaded at once, BUFFERS times that are under way.
+ */
+template <int CODE, int A, int BUFFERS, int TT>
+__global__ void __launch_bounds__(kThreads,
+                                  TT == 0 && BUFFERS * A * Unit<CODE>::WORDS <= 32 ? 3 : 2)
+    few_kernel(mln_cuda_linear p) {
+    constexpr int TOKENS = TT ? 8 * TT : 1, TILES = TT ? TT : 1;
+    constexpr int OUTPUTS = MLN_TILE_ROWS * TOKENS, EACH = (OUTPUTS + kThreads - 1) / kThreads;
+    constexpr uint32_t MASK = TT ? ~0u : 0xffffu;
+    extern __shared__ __align__(16) unsigned char shared[];
+    __shared__ float parts[2][kWarps][TOKENS][MLN_TILE_ROWS + 1];
+    const mln_cuda_matrix &m = p.weight;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, units = m.units;
+    int begin = mln_split_begin(units, warp), count = mln_split_begin(units, warp + 1) - begin;
+    int tiles = (int)m.tiles;
+    const unsigned char *weights = m.data + (int64_t)begin * Unit<CODE>::BYTES;
+    int64_t tile_bytes = (int64_t)units * Unit<CODE>::BYTES;
+    Unit<CODE> buffer[BUFFERS][A];
+    auto load = [&](Unit<CODE>(&to)[A], const Place &at) {
+#pragma unroll
+        for (int i = 0; i < A; i++)
+            if (at.tile < tiles && at.base + i < count)
+                to[i].template load<StreamLoad>(
+                    weights + at.tile * tile_bytes + (at.base + i) * Unit<CODE>::BYTES, lane);
+    };
+    auto next = [&](Place at) {
+        at.base += A;
+        if (at.base >= count) {
+            at.base = 0;
+            at.tile += gridDim.x;
+        }
+        return at;
+    };
+    dependency_launch();
+    Place now = {(int)blockIdx.x, 0}, ahead = now;
+#pragma unroll
+    for (int i = 0; i < BUFFERS; i++) {
+        load(buffer[i], ahead);
+        ahead = next(ahead);
+    }
+    /* the output of this thread: row slot of tile, token */
+    int slot = threadIdx.x % MLN_TILE_ROWS;
+    float undo = threadIdx.x < OUTPUTS ? m.row_scales[now.tile * MLN_TILE_ROWS + slot] : 0.0f;
+    float factor = 0.0f, before = 0.0f;
+    if constexpr (TT == 0) {
+        float4 *wide = reinterpret_cast<float4 *>(shared + units * 128);
+        int columns = (int)m.columns, quads = units * (kUnit / 4);
+        stage_norm(wide, p.norm, columns, quads);
+        dependency_wait();
+        if (wants_out(p) && threadIdx.x < OUTPUTS && now.tile * MLN_TILE_ROWS + slot < m.rows)
+            before = __ldcg(p.out + now.tile * MLN_TILE_ROWS + slot);
+        const float *x = p.x + (p.order ? p.order[0] : 0) * p.x_stride;
+        factor = stage_row(wide, x, p.norm != nullptr, columns, quads, p.eps,
+                           [&](int k, uint32_t a, uint32_t b) {
+                               unsigned char *unit = shared + k / kUnit * 128;
+                               int c = k % kUnit;
+                               *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c)) = a;
+                               *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c + 2)) = b;
+                           });
+        __syncthreads();
+    } else {
+        dependency_wait();
+    }
+    float c[TILES][4];
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+        c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
+    auto consume = [&](const Unit<CODE>(&from)[A], const Place &at) {
+#pragma unroll
+        for (int i = 0; i < A; i++) {
+            if (at.base + i >= count)
+                break;
+            int unit = begin + at.base + i;
+            uint4 x[TILES][2];
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    if constexpr (TT == 0) {
+                        x[t][h] = make_uint4(0, 0, 0, 0);
+                        if (lane < 4) /* column 0 of 8: the others are zeros */
+                            x[t][h] = *reinterpret_cast<const uint4 *>(shared + unit * 128 +
+                                                                       h * 64 + lane * 16);
+                    } else {
+                        x[t][h] = __ldcg(reinterpret_cast<const uint4 *>(
+                            p.fragments + ((int64_t)t * units + unit) * MLN_TOKEN_UNIT_BYTES +
+                            h * 512 + lane * 16));
+                    }
+                }
+#pragma unroll
+            for (int step = 0; step < 4; step++) {
+                uint32_t a[4];
+                fragment<CODE>(a, from[i], step);
+#pragma unroll
+                for (int t = 0; t < TILES; t++)
+                    mma(c[t], a, word_of(x[t][step / 2], step % 2 * 2),
+                        word_of(x[t][step / 2], step % 2 * 2 + 1));
+            }
+        }
+    };
+    mln_cuda_best bests[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        bests[i] = mln_cuda_best{0.0f, INT32_MAX};
+    int parity = 0;
+    /* The warps' parts of a tile put together. */
+    auto finish = [&](int tile) {
+        int g = lane / 4, q = lane % 4;
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            if (TT || q == 0) {
+                parts[parity][warp][TT ? 8 * t + 2 * q : 0][g] = c[t][0];
+                parts[parity][warp][TT ? 8 * t + 2 * q : 0][g + 8] = c[t][2];
+            }
+            if (TT) {
+                parts[parity][warp][TT ? 8 * t + 2 * q + 1 : 0][g] = c[t][1];
+                parts[parity][warp][TT ? 8 * t + 2 * q + 1 : 0][g + 8] = c[t][3];
+            }
+            c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            int index = threadIdx.x + i * kThreads;
+            if (index >= OUTPUTS)
+                break;
+            int token = index / MLN_TILE_ROWS;
+            float sum = 0.0f;
+#pragma unroll
+            for (int w = 0; w < kWarps; w++)
+                sum += parts[parity][w][token][slot];
+            bool live = token < p.tokens;
+            if (TT)
+                factor = live ? __ldcg(p.factors + token) : 0.0f;
+            float y = sum * undo * factor;
+            int row = tile * MLN_TILE_ROWS + slot;
+            if (p.epilogue == MLN_CUDA_GATED) {
+                float z = __shfl_xor_sync(MASK, y, 8);
+                row = tile * 8 + slot;
+                if (slot < 8 && live && row < m.rows)
+                    p.out[(int64_t)token * p.out_stride + row] = silu(y) * z;
+                continue;
+            }
+            live = live && row < m.rows;
+            if (p.epilogue == MLN_CUDA_ARGMAX) {
+                if (live && y == y)
+                    bests[i] = better(bests[i], mln_cuda_best{y, row});
+            } else if (live) {
+                float *out = p.out + (int64_t)token * p.out_stride + row;
+                if (TT && wants_out(p))
+                    before = __ldcg(out);
+                store(p, out, y, before);
+            }
+        }
+        parity = 1 - parity;
+        tile += gridDim.x;
+        if (tile < tiles && threadIdx.x < OUTPUTS) {
+            undo = m.row_scales[tile * MLN_TILE_ROWS + slot];
+            if (!TT && wants_out(p) && tile * MLN_TILE_ROWS + slot < m.rows)
+                before = __ldcg(p.out + tile * MLN_TILE_ROWS + slot);
+        }
+    };
+    while (now.tile < tiles) {
+#pragma unroll
+        for (int i = 0; i < BUFFERS; i++) {
+            if (now.tile < tiles) {
+                consume(buffer[i], now);
+                load(buffer[i], ahead);
+                Place then = next(now);
+                if (then.tile != now.tile)
+                    finish(now.tile);
+                now = then;
+                ahead = next(ahead);
+            }
+        }
+    }
+    if (p.epilogue == MLN_CUDA_ARGMAX) {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            int index = threadIdx.x + i * kThreads, token = index / MLN_TILE_ROWS;
+            if (index >= OUTPUTS)
+                break;
+            mln_cuda_best best = bests[i];
+            for (int offset = 8; offset > 0; offset /= 2)
+                best = better_of_lanes(best, offset, MASK);
+            if (slot == 0 && token < p.tokens)
+                p.best[(int64_t)token * gridDim.x + blockIdx.x] = best;
+        }
+    }
+}
+
+/* --- many tokens: tiles of weights and of tokens through shared memory --- */
+
+__device__ void copy_async(uint32_t to, const unsigned char *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+__device__ void commit_copies() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int LEFT> __device__ void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+/* A block of ROWS x COLUMNS warps, each with R tiles of weights and T of tokens. */
+template <int CODE, int R, int T, int ROWS, int COLUMNS, int STAGES> struct Many {
+    static constexpr int TILES = R * ROWS, TOKEN_TILES = T * COLUMNS;
+    static constexpr int WEIGHT_BYTES = TILES * Unit<CODE>::BYTES;
+    static constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_TILES * MLN_TOKEN_UNIT_BYTES;
+    static_assert(ROWS * COLUMNS == kWarps, "eight warps");
+    static constexpr int BYTES = STAGES * STAGE_BYTES;
+};
+
+template <int CODE, int R, int T, int ROWS, int COLUMNS, int STAGES, int BLOCKS>
+__global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear p) {
+    typedef Many<CODE, R, T, ROWS, COLUMNS, STAGES> Shape;
+    extern __shared__ __align__(16) unsigned char shared[];
+    const mln_cuda_matrix &m = p.weight;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, units = m.units;
+    int warp_row = warp % ROWS, warp_column = warp / ROWS;
+    int first_tile = blockIdx.y * Shape::TILES, last_tile = (int)m.tiles - 1;
+    int first_token = blockIdx.x * Shape::TOKEN_TILES, last_token = (p.tokens - 1) / MLN_TOKEN_TILE;
+    uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
+    auto copy_weights = [&](int unit) {
+        constexpr int EACH = Unit<CODE>::BYTES / 16;
+        uint32_t to = base + unit % STAGES * Shape::STAGE_BYTES;
+        for (int i = threadIdx.x; i < Shape::WEIGHT_BYTES / 16; i += kThreads) {
+            int tile = min(first_tile + i / EACH, last_tile);
+            copy_async(to + 16 * i,
+                       m.data + ((int64_t)tile * units + unit) * Unit<CODE>::BYTES + i % EACH * 16);
+        }
+    };
+    auto copy_tokens = [&](int unit) {
+        constexpr int EACH = MLN_TOKEN_UNIT_BYTES / 16;
+        uint32_t to = base + unit % STAGES * Shape::STAGE_BYTES + Shape::WEIGHT_BYTES;
+        for (int i = threadIdx.x; i < Shape::TOKEN_TILES * EACH; i += kThreads) {
+            int tile = min(first_token + i / EACH, last_token);
+            copy_async(to + 16 * i, p.fragments +
+                                        ((int64_t)tile * units + unit) * MLN_TOKEN_UNIT_BYTES +
+                                        i % EACH * 16);
+        }
+    };
+    dependency_launch();
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++)
+        if (s < units)
+            copy_weights(s);
+    dependency_wait();
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++) {
+        if (s < units)
+            copy_tokens(s);
+        commit_copies();
+    }
+    float c[R][T][4], sum[R][T][4];
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int t = 0; t < T; t++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c[r][t][i] = sum[r][t][i] = 0.0f;
+    int split = 0;
+    while (mln_split_begin(units, split + 1) == 0)
+        split++;
+    for (int unit = 0; unit < units; unit++) {
+        wait_copies<STAGES - 2>();
+        __syncthreads();
+        if (unit + STAGES - 1 < units) {
+            copy_weights(unit + STAGES - 1);
+            copy_tokens(unit + STAGES - 1);
+        }
+        commit_copies();
+        const unsigned char *stage = shared + unit % STAGES * Shape::STAGE_BYTES;
+        const unsigned char *tokens =
+            stage + Shape::WEIGHT_BYTES + warp_column * T * MLN_TOKEN_UNIT_BYTES + lane * 16;
+        Unit<CODE> weights[R];
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            weights[r].template load<PlainLoad>(stage + (warp_row * R + r) * Unit<CODE>::BYTES,
+                                                lane);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            uint32_t a[2][R][4];
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                fragment<CODE>(a[0][r], weights[r], 2 * h);
+                fragment<CODE>(a[1][r], weights[r], 2 * h + 1);
+            }
+#pragma unroll
+            for (int t = 0; t < T; t++) {
+                uint4 x =
+                    *reinterpret_cast<const uint4 *>(tokens + t * MLN_TOKEN_UNIT_BYTES + h * 512);
+#pragma unroll
+                for (int r = 0; r < R; r++)
+                    mma(c[r][t], a[0][r], x.x, x.y);
+#pragma unroll
+                for (int r = 0; r < R; r++)
+                    mma(c[r][t], a[1][r], x.z, x.w);
+            }
+        }
+        if (unit + 1 == mln_split_begin(units, split + 1)) { /* the end of a part, or of several */
+            while (split < kSplits && mln_split_begin(units, split + 1) == unit + 1)
+                split++;
+#pragma unroll
+            for (int r = 0; r < R; r++)
+#pragma unroll
+                for (int t = 0; t < T; t++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        sum[r][t][i] += c[r][t][i];
+                        c[r][t][i] = 0.0f;
+                    }
+        }
+    }
+    int g = lane / 4, q = lane % 4;
+    __shared__ mln_cuda_best bests[ROWS][Shape::TOKEN_TILES * MLN_TOKEN_TILE];
+#pragma unroll
+    for (int t = 0; t < T; t++)
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+            int column = (warp_column * T + t) * MLN_TOKEN_TILE + 2 * q + odd;
+            int token = first_token * MLN_TOKEN_TILE + column;
+            bool live = token < p.tokens;
+            float factor = live ? __ldcg(p.factors + token) : 0.0f;
+            float *out = p.out + (int64_t)token * p.out_stride;
+            mln_cuda_best best = {0.0f, INT32_MAX};
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                int tile = first_tile + warp_row * R + r;
+                const float *undo = m.row_scales + min(tile, last_tile) * MLN_TILE_ROWS + g;
+                float y = sum[r][t][odd] * undo[0] * factor;
+                float z = sum[r][t][2 + odd] * undo[8] * factor;
+                int row = tile * MLN_TILE_ROWS + g;
+                if (p.epilogue == MLN_CUDA_GATED) {
+                    row = tile * 8 + g;
+                    if (live && row < m.rows)
+                        out[row] = silu(y) * z;
+                } else if (p.epilogue == MLN_CUDA_ARGMAX) {
+                    if (live && row < m.rows && y == y)
+                        best = better(best, mln_cuda_best{y, row});
+                    if (live && row + 8 < m.rows && z == z)
+                        best = better(best, mln_cuda_best{z, row + 8});
+                } else {
+                    if (live && row < m.rows)
+                        store(p, out + row, y, wants_out(p) ? __ldcg(out + row) : 0.0f);
+                    if (live && row + 8 < m.rows)
+                        store(p, out + row + 8, z, wants_out(p) ? __ldcg(out + row + 8) : 0.0f);
+                }
+            }
+            if (p.epilogue == MLN_CUDA_ARGMAX) {
+                for (int offset = 4; offset < 32; offset *= 2)
+                    best = better_of_lanes(best, offset, ~0u);
+                if (g == 0)
+                    bests[warp_row][column] = best;
+            }
+        }
+    if (p.epilogue == MLN_CUDA_ARGMAX) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < Shape::TOKEN_TILES * MLN_TOKEN_TILE; i += kThreads) {
+            mln_cuda_best best = bests[0][i];
+            for (int w = 1; w < ROWS; w++)
+                best = better(best, bests[w][i]);
+            int token = first_token * MLN_TOKEN_TILE + i;
+            if (token < p.tokens)
+                p.best[(int64_t)token * gridDim.y + blockIdx.y] = best;
+        }
+    }
+}
+
+/* --- launching --- */
+
+template <typename Kernel>
+cudaError_t launch_grid(Kernel kernel, dim3 grid, size_t shared, const mln_cuda_linear &p,
+                        cudaStream_t stream) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = p.wait ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, p);
+}
+
+/* How few_kernel() cuts a matrix: 0 one load a tile, 1 one larger load, 2 a stream of loads. */
+int few_shape(const mln_cuda_matrix &m, int tokens) {
+    int each = (m.units + kSplits - 1) / kSplits;
+    if (m.tiles > 3 * kMultiprocessors || tokens > 1)
+        return 2;
+    if (each <= 2)
+        return 0;
+    return each <= 6 && m.tiles <= 2 * kMultiprocessors ? 1 : 2;
+}
+
+unsigned few_blocks(const mln_cuda_matrix &m, int tokens) {
+    int64_t most = (few_shape(m, tokens) == 0 ? 3 : 2) * kMultiprocessors;
+    return (unsigned)(m.tiles < most ? m.tiles : most);
+}
+
+/* Tokens and rows of a block of many_kernel(), small or large. */
+bool is_large(const mln_cuda_matrix &m, int tokens) {
+    int64_t blocks = (m.tiles + 7) / 8 * ((tokens + 127) / 128);
+    return blocks >= 2 * kMultiprocessors;
+}
+
+template <int CODE> struct Kernels {
+    static constexpr bool DENSE = CODE == MLN_TILE_DENSE;
+    /* units loaded at once by a stream of loads */
+    static constexpr int STREAM = DENSE ? 2 : 4;
+    static constexpr auto one_short = few_kernel<CODE, 2, 1, 0>;
+    static constexpr auto one_long = few_kernel<CODE, 6, 1, 0>;
+    static constexpr auto one_stream = few_kernel<CODE, STREAM, 2, 0>;
+    static constexpr auto eight = few_kernel<CODE, 2, 2, 1>;
+    static constexpr auto sixteen = few_kernel<CODE, 2, 2, 2>;
+    static constexpr auto thirty_two = few_kernel<CODE, 2, 1, 4>;
+    typedef Many<CODE, 1, 4, 4, 2, 4> SmallShape;
+    typedef Many<CODE, 2, 8, 4, 2, 4> LargeShape;
+    static constexpr auto small = many_kernel<CODE, 1, 4, 4, 2, 4, 2>;
+    static constexpr auto large = many_kernel<CODE, 2, 8, 4, 2, 4, 1>;
+
+    static cudaError_t prepare() {
+        const struct {
+            const void *kernel;
+            int bytes;
+        } all[] = {{(const void *)one_short, MLN_CUDA_MAX_SMEM},
+                   {(const void *)one_long, MLN_CUDA_MAX_SMEM},
+                   {(const void *)one_stream, MLN_CUDA_MAX_SMEM},
+                   {(const void *)small, SmallShape::BYTES},
+                   {(const void *)large, LargeShape::BYTES}};
+        for (auto &one : all) {
+            cudaError_t error = cudaFuncSetAttribute(
+                one.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, one.bytes);
+            if (error != cudaSuccess)
+                return error;
+        }
+        return cudaSuccess;
+    }
+
+    static cudaError_t run_one(const mln_cuda_linear &p, cudaStream_t stream) {
+        size_t shared = (size_t)p.weight.units * (128 + kUnit * sizeof(float));
+        dim3 grid(few_blocks(p.weight, 1));
+        switch (few_shape(p.weight, 1)) {
+        case 0:
+            return launch_grid(one_short, grid, shared, p, stream);
+        case 1:
+            return launch_grid(one_long, grid, shared, p, stream);
+        default:
+            return launch_grid(one_stream, grid, shared, p, stream);
+        }
+    }
+
+    static cudaError_t run(const mln_cuda_linear &p, cudaStream_t stream) {
+        if (p.tokens == 1)
+            return run_one(p, stream);
+        size_t wide = (size_t)p.weight.units * kUnit * sizeof(float);
+        cudaError_t error = launch_grid(convert_kernel, dim3((unsigned)p.tokens), wide, p, stream);
+        if (error != cudaSuccess)
+            return error;
+        if (p.tokens <= kFew) {
+            dim3 grid(few_blocks(p.weight, p.tokens));
+            return p.tokens <= 8    ? launch_grid(eight, grid, 0, p, stream)
+                   : p.tokens <= 16 ? launch_grid(sixteen, grid, 0, p, stream)
+                                    : launch_grid(thirty_two, grid, 0, p, stream);
+        }
+        unsigned tiles = (unsigned)p.weight.tiles, tokens = (unsigned)p.tokens;
+        if (is_large(p.weight, p.tokens))
+            return launch_grid(large, dim3((tokens + 127) / 128, (tiles + 7) / 8),
+                               LargeShape::BYTES, p, stream);
+        return launch_grid(small, dim3((tokens + 63) / 64, (tiles + 3) / 4), SmallShape::BYTES, p,
+                           stream);
+    }
+};
+
+} // namespace
+
+extern "C" int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
+    return (tokens + MLN_TOKEN_TILE - 1) / MLN_TOKEN_TILE * ((columns + kUnit - 1) / kUnit) *
+           MLN_TOKEN_UNIT_BYTES;
+}
+
+extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
+    if (tokens <= kFew)
+        return (int32_t)few_blocks(*weight, tokens);
+    int64_t each = is_large(*weight, tokens) ? 8 : 4;
+    return (int32_t)((weight->tiles + each - 1) / each);
+}
+
+extern "C" cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *p, cudaStream_t stream) {
+    switch (p->weight.tile_code) {
+    case MLN_TILE_DENSE:
+        return Kernels<MLN_TILE_DENSE>::run(*p, stream);
+    case MLN_TILE_Q8:
+        return Kernels<MLN_TILE_Q8>::run(*p, stream);
+    case MLN_TILE_Q8_PAIR:
+        return Kernels<MLN_TILE_Q8_PAIR>::run(*p, stream);
+    case MLN_TILE_Q4:
+        return Kernels<MLN_TILE_Q4>::run(*p, stream);
+    default:
+        return Kernels<MLN_TILE_Q4_PAIR>::run(*p, stream);
+    }
+}
+
+extern "C" cudaError_t mln_cuda_prepare_tiles(void) {
+    cudaError_t (*const all[])() = {Kernels<MLN_TILE_DENSE>::prepare, Kernels<MLN_TILE_Q8>::prepare,
+                                    Kernels<MLN_TILE_Q8_PAIR>::prepare,
+                                    Kernels<MLN_TILE_Q4>::prepare,
+                                    Kernels<MLN_TILE_Q4_PAIR>::prepare};
+    cudaError_t error = cudaFuncSetAttribute(
+        convert_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MLN_CUDA_MAX_SMEM);
+    for (auto prepare : all)
+        if (error == cudaSuccess)
+            error = prepare();
+    return error;
+}
