@@ -48,37 +48,6 @@ template <> struct Codec<MLN_CUDA_F32> {
     }
 };
 
-template <> struct Codec<MLN_CUDA_BF16> {
-    static constexpr int VALUES = 8;
-    __device__ static float two(float acc, uint32_t w, float x0, float x1) {
-        acc = fmaf(__uint_as_float(w << 16), x0, acc);
-        return fmaf(__uint_as_float(w & 0xffff0000u), x1, acc);
-    }
-    __device__ static float dot(float acc, uint4 w, const float4 *x, int stride) {
-        float4 a = x[0], b = x[stride];
-        acc = two(acc, w.x, a.x, a.y);
-        acc = two(acc, w.y, a.z, a.w);
-        acc = two(acc, w.z, b.x, b.y);
-        return two(acc, w.w, b.z, b.w);
-    }
-};
-
-template <> struct Codec<MLN_CUDA_F16> {
-    static constexpr int VALUES = 8;
-    __device__ static float two(float acc, uint32_t w, float x0, float x1) {
-        float2 f = __half22float2(*reinterpret_cast<const __half2 *>(&w));
-        acc = fmaf(f.x, x0, acc);
-        return fmaf(f.y, x1, acc);
-    }
-    __device__ static float dot(float acc, uint4 w, const float4 *x, int stride) {
-        float4 a = x[0], b = x[stride];
-        acc = two(acc, w.x, a.x, a.y);
-        acc = two(acc, w.y, a.z, a.w);
-        acc = two(acc, w.z, b.x, b.y);
-        return two(acc, w.w, b.z, b.w);
-    }
-};
-
 /* Codes: dot() gives the sum of code * x alone, exact codes; the caller applies scale and bias. */
 template <> struct Codec<MLN_CUDA_Q4> {
     static constexpr int VALUES = 32;
@@ -635,20 +604,12 @@ __device__ float weight_at(const mln_cuda_matrix &m, int64_t row, int64_t column
     if (m.tile_code != MLN_TILE_NONE)
         return tiled_at(m, row, column);
     const unsigned char *w = m.data + row * m.pitch;
-    switch (m.kind) {
-    case MLN_CUDA_F32:
+    if (m.kind == MLN_CUDA_F32)
         return reinterpret_cast<const float *>(w)[column];
-    case MLN_CUDA_F16:
-        return __half2float(reinterpret_cast<const __half *>(w)[column]);
-    case MLN_CUDA_BF16:
-        return __uint_as_float((uint32_t) reinterpret_cast<const uint16_t *>(w)[column] << 16);
-    default: {
-        int64_t at = row * (m.columns / m.group) + column / m.group;
-        float code = m.kind == MLN_CUDA_Q4 ? (float)(w[column / 2] >> (column % 2 * 4) & 15)
-                                           : (float)w[column];
-        return scale_at(m.scales, m.scale_dtype, at) * code + scale_at(m.biases, m.scale_dtype, at);
-    }
-    }
+    int64_t at = row * (m.columns / m.group) + column / m.group;
+    float code =
+        m.kind == MLN_CUDA_Q4 ? (float)(w[column / 2] >> (column % 2 * 4) & 15) : (float)w[column];
+    return scale_at(m.scales, m.scale_dtype, at) * code + scale_at(m.biases, m.scale_dtype, at);
 }
 
 __global__ void embed_kernel(float *out, mln_cuda_matrix m, const mln_cuda_row *rows) {
@@ -700,10 +661,6 @@ extern "C" cudaError_t mln_cuda_linear_launch(const mln_cuda_linear *p, cudaStre
     switch (p->weight.kind) {
     case MLN_CUDA_F32:
         return launch_kind<MLN_CUDA_F32>(*p, stream);
-    case MLN_CUDA_F16:
-        return launch_kind<MLN_CUDA_F16>(*p, stream);
-    case MLN_CUDA_BF16:
-        return launch_kind<MLN_CUDA_BF16>(*p, stream);
     case MLN_CUDA_Q4:
         return launch_kind<MLN_CUDA_Q4>(*p, stream);
     default:
@@ -730,10 +687,6 @@ extern "C" cudaError_t mln_cuda_prepare_device(void) {
     cudaError_t error = mln_cuda_prepare_tiles();
     if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_F32>();
-    if (error == cudaSuccess)
-        error = allow_shared<MLN_CUDA_F16>();
-    if (error == cudaSuccess)
-        error = allow_shared<MLN_CUDA_BF16>();
     if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_Q4>();
     return error == cudaSuccess ? allow_shared<MLN_CUDA_Q8>() : error;

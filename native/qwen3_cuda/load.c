@@ -12,7 +12,7 @@
 #include "tiles.h"
 
 enum { STAGING_BYTES = 32 << 20, PIECES = 16 };
-enum { MAX_TILED_COLUMNS = 32768 }; /* a row of activations fits a block's shared memory */
+enum { MAX_COLUMNS = 32768 }; /* a row of activations fits a block's shared memory */
 /* Device memory left for the driver and its libraries. */
 #define RESERVED_BYTES (UINT64_C(256) << 20)
 
@@ -200,9 +200,9 @@ static void take_tiles(loader *l, mln_cuda_matrix *m) {
     int64_t each = m->paired ? MLN_TILE_ROWS / 2 : MLN_TILE_ROWS;
     m->tiles = (m->rows + each - 1) / each;
     uint64_t unit = (uint64_t)mln_unit_bytes(m->tile_code);
-    m->data = take(l, (uint64_t)m->tiles * (uint64_t)m->units * unit);
-    m->row_scales =
-        (float *)(void *)take(l, (uint64_t)m->tiles * MLN_TILE_ROWS * sizeof *m->row_scales);
+    uint64_t room = ((uint64_t)m->tiles + 7) / 8 * 8; /* a block's tiles may be read past the end */
+    m->data = take(l, room * (uint64_t)m->units * unit);
+    m->row_scales = (float *)(void *)take(l, room * MLN_TILE_ROWS * sizeof *m->row_scales);
 }
 
 static size_t element_size(int32_t dtype) {
@@ -211,8 +211,6 @@ static size_t element_size(int32_t dtype) {
 
 /* Whether and how a tensor's weights go into tiles. */
 static int32_t tile_code_of(const myelin_tensor *t) {
-    if (t->shape[1] > MAX_TILED_COLUMNS)
-        return MLN_TILE_NONE;
     if (t->dtype == MYELIN_DTYPE_BF16 || t->dtype == MYELIN_DTYPE_F16)
         return MLN_TILE_DENSE;
     if (t->dtype != MYELIN_DTYPE_AFFINE || t->scale_dtype == MYELIN_DTYPE_F32)
@@ -451,10 +449,13 @@ static myelin_status check_shape(const myelin_model_description *description,
         return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
                              "%" PRId32 " query heads share a kv head, expected at most %d", group,
                              MLN_CUDA_MAX_GROUP);
-    if (c->intermediate_size > 40960 || c->hidden_size > 40960)
+    int64_t widest = (int64_t)c->num_attention_heads * c->head_dim;
+    widest = c->hidden_size > widest ? c->hidden_size : widest;
+    widest = c->intermediate_size > widest ? c->intermediate_size : widest;
+    if (widest > MAX_COLUMNS)
         return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED,
-                             "rows of %" PRId32 " and %" PRId32 " columns, expected at most 40960",
-                             c->hidden_size, c->intermediate_size);
+                             "rows of %" PRId64 " columns, expected at most %d", widest,
+                             MAX_COLUMNS);
     return MYELIN_OK;
 }
 

@@ -166,13 +166,21 @@ struct Place {
     int tile, base;
 };
 
+/* Blocks that fit a multiprocessor at once, given the words of weights a lane has under way. */
+constexpr int few_residents(int code, int units, int buffers, int token_tiles) {
+    int words = units * buffers *
+                (code == MLN_TILE_DENSE                            ? 16
+                 : code == MLN_TILE_Q8 || code == MLN_TILE_Q8_PAIR ? 10
+                                                                   : 6);
+    return token_tiles > 0 ? 2 : words <= 24 ? 4 : words <= 40 ? 3 : 2;
+}
+
 /*
  * TT token tiles of 8; 0: one token, whose row the block prepares itself. A units of weights are
  * loaded at once, BUFFERS times that are under way.
  */
 template <int CODE, int A, int BUFFERS, int TT>
-__global__ void __launch_bounds__(kThreads,
-                                  TT == 0 && BUFFERS * A * Unit<CODE>::WORDS <= 32 ? 3 : 2)
+__global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
     few_kernel(mln_cuda_linear p) {
     constexpr int TOKENS = TT ? 8 * TT : 1, TILES = TT ? TT : 1;
     constexpr int OUTPUTS = MLN_TILE_ROWS * TOKENS, EACH = (OUTPUTS + kThreads - 1) / kThreads;
@@ -382,6 +390,8 @@ template <int CODE, int R, int T, int ROWS, int COLUMNS, int STAGES> struct Many
     static constexpr int BYTES = STAGES * STAGE_BYTES;
 };
 
+constexpr int GROUP = 4; /* token tiles whose products are independent of each other */
+
 template <int CODE, int R, int T, int ROWS, int COLUMNS, int STAGES, int BLOCKS>
 __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear p) {
     typedef Many<CODE, R, T, ROWS, COLUMNS, STAGES> Shape;
@@ -389,27 +399,43 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
     const mln_cuda_matrix &m = p.weight;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, units = m.units;
     int warp_row = warp % ROWS, warp_column = warp / ROWS;
-    int first_tile = blockIdx.y * Shape::TILES, last_tile = (int)m.tiles - 1;
-    int first_token = blockIdx.x * Shape::TOKEN_TILES, last_token = (p.tokens - 1) / MLN_TOKEN_TILE;
+    int first_tile = blockIdx.y * Shape::TILES, first_token = blockIdx.x * Shape::TOKEN_TILES;
     uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
+    /* What this thread copies of a unit: vectors threadIdx.x, + 256, ... of the block's tiles,
+     * which all have room in memory, though those past the end hold nothing of use. */
+    constexpr int EACH = Unit<CODE>::BYTES / 16, VECTORS = Shape::WEIGHT_BYTES / 16;
+    constexpr int COPIES = (VECTORS + kThreads - 1) / kThreads;
+    constexpr int TOKEN_EACH = MLN_TOKEN_UNIT_BYTES / 16;
+    constexpr int TOKEN_COPIES = Shape::TOKEN_TILES * TOKEN_EACH / kThreads;
+    uint32_t tile_bytes = (uint32_t)units * Unit<CODE>::BYTES;
+    uint32_t token_bytes = (uint32_t)units * MLN_TOKEN_UNIT_BYTES;
+    const unsigned char *weight_base = m.data + (int64_t)first_tile * tile_bytes;
+    const unsigned char *token_base = p.fragments + (int64_t)first_token * token_bytes +
+                                      threadIdx.x / TOKEN_EACH * token_bytes +
+                                      threadIdx.x % TOKEN_EACH * 16;
+    uint32_t offsets[COPIES];
+#pragma unroll
+    for (int i = 0; i < COPIES; i++) {
+        uint32_t v = threadIdx.x + i * kThreads;
+        offsets[i] = kThreads % EACH == 0 && i > 0 ? offsets[0] + i * (kThreads / EACH) * tile_bytes
+                                                   : v / EACH * tile_bytes + v % EACH * 16;
+    }
     auto copy_weights = [&](int unit) {
-        constexpr int EACH = Unit<CODE>::BYTES / 16;
-        uint32_t to = base + unit % STAGES * Shape::STAGE_BYTES;
-        for (int i = threadIdx.x; i < Shape::WEIGHT_BYTES / 16; i += kThreads) {
-            int tile = min(first_tile + i / EACH, last_tile);
-            copy_async(to + 16 * i,
-                       m.data + ((int64_t)tile * units + unit) * Unit<CODE>::BYTES + i % EACH * 16);
-        }
+        uint32_t to = base + unit % STAGES * Shape::STAGE_BYTES + 16 * threadIdx.x;
+        const unsigned char *from = weight_base + unit * Unit<CODE>::BYTES;
+#pragma unroll
+        for (int i = 0; i < COPIES; i++)
+            if (VECTORS % kThreads == 0 || threadIdx.x + i * kThreads < VECTORS)
+                copy_async(to + 16 * i * kThreads, from + offsets[i]);
     };
     auto copy_tokens = [&](int unit) {
-        constexpr int EACH = MLN_TOKEN_UNIT_BYTES / 16;
-        uint32_t to = base + unit % STAGES * Shape::STAGE_BYTES + Shape::WEIGHT_BYTES;
-        for (int i = threadIdx.x; i < Shape::TOKEN_TILES * EACH; i += kThreads) {
-            int tile = min(first_token + i / EACH, last_token);
-            copy_async(to + 16 * i, p.fragments +
-                                        ((int64_t)tile * units + unit) * MLN_TOKEN_UNIT_BYTES +
-                                        i % EACH * 16);
-        }
+        uint32_t to =
+            base + unit % STAGES * Shape::STAGE_BYTES + Shape::WEIGHT_BYTES + 16 * threadIdx.x;
+        const unsigned char *from = token_base + unit * MLN_TOKEN_UNIT_BYTES;
+#pragma unroll
+        for (int i = 0; i < TOKEN_COPIES; i++)
+            copy_async(to + 16 * i * kThreads,
+                       from + i * (kThreads / TOKEN_EACH) * (int64_t)token_bytes);
     };
     dependency_launch();
 #pragma unroll
@@ -459,15 +485,20 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
                 fragment<CODE>(a[1][r], weights[r], 2 * h + 1);
             }
 #pragma unroll
-            for (int t = 0; t < T; t++) {
-                uint4 x =
-                    *reinterpret_cast<const uint4 *>(tokens + t * MLN_TOKEN_UNIT_BYTES + h * 512);
+            for (int first = 0; first < T; first += GROUP) {
+                uint4 x[GROUP];
 #pragma unroll
-                for (int r = 0; r < R; r++)
-                    mma(c[r][t], a[0][r], x.x, x.y);
+                for (int t = 0; t < GROUP; t++)
+                    x[t] = *reinterpret_cast<const uint4 *>(
+                        tokens + (first + t) * MLN_TOKEN_UNIT_BYTES + h * 512);
 #pragma unroll
-                for (int r = 0; r < R; r++)
-                    mma(c[r][t], a[1][r], x.z, x.w);
+                for (int step = 0; step < 2; step++)
+#pragma unroll
+                    for (int t = 0; t < GROUP; t++)
+#pragma unroll
+                        for (int r = 0; r < R; r++)
+                            mma(c[r][first + t], a[step][r], word_of(x[t], 2 * step),
+                                word_of(x[t], 2 * step + 1));
             }
         }
         if (unit + 1 == mln_split_begin(units, split + 1)) { /* the end of a part, or of several */
@@ -499,7 +530,7 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 int tile = first_tile + warp_row * R + r;
-                const float *undo = m.row_scales + min(tile, last_tile) * MLN_TILE_ROWS + g;
+                const float *undo = m.row_scales + tile * MLN_TILE_ROWS + g;
                 float y = sum[r][t][odd] * undo[0] * factor;
                 float z = sum[r][t][2 + odd] * undo[8] * factor;
                 int row = tile * MLN_TILE_ROWS + g;
@@ -557,41 +588,60 @@ cudaError_t launch_grid(Kernel kernel, dim3 grid, size_t shared, const mln_cuda_
     return cudaLaunchKernelEx(&config, kernel, p);
 }
 
-/* How few_kernel() cuts a matrix: 0 one load a tile, 1 one larger load, 2 a stream of loads. */
-int few_shape(const mln_cuda_matrix &m, int tokens) {
+/* Units of a stream that are loaded at once: all of most rows is under way before x is there. */
+template <int CODE> constexpr int kStream = CODE == MLN_TILE_DENSE ? 2 : 4;
+
+/* How few_kernel() cuts a matrix. */
+enum few_shape { ONE_LOAD, ONE_LONG_LOAD, STREAM };
+
+few_shape few_shape_of(const mln_cuda_matrix &m, int tokens) {
     int each = (m.units + kSplits - 1) / kSplits;
-    if (m.tiles > 3 * kMultiprocessors || tokens > 1)
-        return 2;
+    if (m.tiles > few_residents(m.tile_code, 2, 1, 0) * kMultiprocessors || tokens > 1)
+        return STREAM;
     if (each <= 2)
-        return 0;
-    return each <= 6 && m.tiles <= 2 * kMultiprocessors ? 1 : 2;
+        return ONE_LOAD;
+    return each <= 6 && m.tiles <= 2 * kMultiprocessors ? ONE_LONG_LOAD : STREAM;
 }
 
+/* At most one wave of blocks, the rest of the tiles in turns. */
 unsigned few_blocks(const mln_cuda_matrix &m, int tokens) {
-    int64_t most = (few_shape(m, tokens) == 0 ? 3 : 2) * kMultiprocessors;
+    few_shape shape = few_shape_of(m, tokens);
+    int residents = tokens > 1          ? 2
+                    : shape == STREAM   ? 2
+                    : shape == ONE_LOAD ? few_residents(m.tile_code, 2, 1, 0)
+                                        : few_residents(m.tile_code, 6, 1, 0);
+    int64_t most = residents * kMultiprocessors;
     return (unsigned)(m.tiles < most ? m.tiles : most);
 }
 
-/* Tokens and rows of a block of many_kernel(), small or large. */
+/*
+ * Blocks of many_kernel(): 64 rows and 64 tokens, three a multiprocessor, or twice the rows, two.
+ * A wave of the large ones was seen to take 1.3 times as long as one of the small ones.
+ */
+constexpr int kTokens = 64, kSmallTiles = 4, kLargeTiles = 8;
+constexpr int kSmallResidents = 3, kLargeResidents = 2;
+
+int64_t waves(const mln_cuda_matrix &m, int tokens, int tiles, int residents) {
+    int64_t blocks = (m.tiles + tiles - 1) / tiles * ((tokens + kTokens - 1) / kTokens);
+    return (blocks + residents * kMultiprocessors - 1) / (residents * kMultiprocessors);
+}
+
 bool is_large(const mln_cuda_matrix &m, int tokens) {
-    int64_t blocks = (m.tiles + 7) / 8 * ((tokens + 127) / 128);
-    return blocks >= 2 * kMultiprocessors;
+    return 13 * waves(m, tokens, kLargeTiles, kLargeResidents) <
+           10 * waves(m, tokens, kSmallTiles, kSmallResidents);
 }
 
 template <int CODE> struct Kernels {
-    static constexpr bool DENSE = CODE == MLN_TILE_DENSE;
-    /* units loaded at once by a stream of loads */
-    static constexpr int STREAM = DENSE ? 2 : 4;
     static constexpr auto one_short = few_kernel<CODE, 2, 1, 0>;
     static constexpr auto one_long = few_kernel<CODE, 6, 1, 0>;
-    static constexpr auto one_stream = few_kernel<CODE, STREAM, 2, 0>;
+    static constexpr auto one_stream = few_kernel<CODE, kStream<CODE>, 2, 0>;
     static constexpr auto eight = few_kernel<CODE, 2, 2, 1>;
     static constexpr auto sixteen = few_kernel<CODE, 2, 2, 2>;
     static constexpr auto thirty_two = few_kernel<CODE, 2, 1, 4>;
     typedef Many<CODE, 1, 4, 4, 2, 4> SmallShape;
-    typedef Many<CODE, 2, 8, 4, 2, 4> LargeShape;
-    static constexpr auto small = many_kernel<CODE, 1, 4, 4, 2, 4, 2>;
-    static constexpr auto large = many_kernel<CODE, 2, 8, 4, 2, 4, 1>;
+    typedef Many<CODE, 2, 4, 4, 2, 4> LargeShape;
+    static constexpr auto small = many_kernel<CODE, 1, 4, 4, 2, 4, kSmallResidents>;
+    static constexpr auto large = many_kernel<CODE, 2, 4, 4, 2, 4, kLargeResidents>;
 
     static cudaError_t prepare() {
         const struct {
@@ -614,10 +664,10 @@ template <int CODE> struct Kernels {
     static cudaError_t run_one(const mln_cuda_linear &p, cudaStream_t stream) {
         size_t shared = (size_t)p.weight.units * (128 + kUnit * sizeof(float));
         dim3 grid(few_blocks(p.weight, 1));
-        switch (few_shape(p.weight, 1)) {
-        case 0:
+        switch (few_shape_of(p.weight, 1)) {
+        case ONE_LOAD:
             return launch_grid(one_short, grid, shared, p, stream);
-        case 1:
+        case ONE_LONG_LOAD:
             return launch_grid(one_long, grid, shared, p, stream);
         default:
             return launch_grid(one_stream, grid, shared, p, stream);
@@ -637,26 +687,27 @@ template <int CODE> struct Kernels {
                    : p.tokens <= 16 ? launch_grid(sixteen, grid, 0, p, stream)
                                     : launch_grid(thirty_two, grid, 0, p, stream);
         }
-        unsigned tiles = (unsigned)p.weight.tiles, tokens = (unsigned)p.tokens;
-        if (is_large(p.weight, p.tokens))
-            return launch_grid(large, dim3((tokens + 127) / 128, (tiles + 7) / 8),
-                               LargeShape::BYTES, p, stream);
-        return launch_grid(small, dim3((tokens + 63) / 64, (tiles + 3) / 4), SmallShape::BYTES, p,
-                           stream);
+        bool wide_blocks = is_large(p.weight, p.tokens);
+        int tiles = wide_blocks ? kLargeTiles : kSmallTiles;
+        dim3 grid((unsigned)(p.tokens + kTokens - 1) / kTokens,
+                  (unsigned)((p.weight.tiles + tiles - 1) / tiles));
+        return wide_blocks ? launch_grid(large, grid, LargeShape::BYTES, p, stream)
+                           : launch_grid(small, grid, SmallShape::BYTES, p, stream);
     }
 };
 
 } // namespace
 
 extern "C" int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
-    return (tokens + MLN_TOKEN_TILE - 1) / MLN_TOKEN_TILE * ((columns + kUnit - 1) / kUnit) *
-           MLN_TOKEN_UNIT_BYTES;
+    /* many_kernel() reads whole blocks of tokens, wanted or not */
+    return (int64_t)(tokens + kTokens - 1) / kTokens * (kTokens / MLN_TOKEN_TILE) *
+           ((columns + kUnit - 1) / kUnit) * MLN_TOKEN_UNIT_BYTES;
 }
 
 extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
     if (tokens <= kFew)
         return (int32_t)few_blocks(*weight, tokens);
-    int64_t each = is_large(*weight, tokens) ? 8 : 4;
+    int64_t each = is_large(*weight, tokens) ? kLargeTiles : kSmallTiles;
     return (int32_t)((weight->tiles + each - 1) / each);
 }
 

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Wide layers and many sequences, for which kernels are cut otherwise: the bits of one token at a
+ * time and of one sequence alone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/harness.h"
+#include "native/native.h"
+#include "support/checkpoint_builder.h"
+#include "support/temp_directory.h"
+
+enum { TOKENS = 100, SEQUENCES = 40, STEPS = 6, MAX_LEN = 128 };
+
+static const myelin_plugin *tested;
+
+/* Layers and a vocabulary of many rows, in bfloat16 or codes. */
+static harness open_wide(char **directory, int32_t vocab, int32_t bits) {
+    checkpoint_spec spec = checkpoint_spec_default();
+    spec.vocab = vocab;
+    spec.hidden = 64;
+    spec.intermediate = 7168;
+    spec.layers = 1;
+    spec.heads = 4;
+    spec.kv_heads = 2;
+    spec.head_dim = 128;
+    spec.dtype = "BF16";
+    spec.bits = bits;
+    spec.group_size = 64;
+    *directory = temp_directory_make();
+    built_checkpoint *built = builder_make(&spec);
+    builder_write(built, *directory);
+    builder_free(built);
+    return harness_open_with(tested, MYELIN_FUSION_AUTO, *directory, 2, MYELIN_DTYPE_AUTO);
+}
+
+static void close_wide(harness *h, char *directory) {
+    harness_close(h);
+    temp_directory_remove(directory);
+}
+
+static void check_chunks(int32_t bits) {
+    char *directory;
+    harness h = open_wide(&directory, 90, bits);
+    int32_t *ids = random_ids(TOKENS, h.vocab, 3);
+    float *expected = harness_logits(&h, ids, TOKENS);
+    float *found = malloc((size_t)TOKENS * (size_t)h.vocab * sizeof *found);
+    const int32_t chunks[] = {1, 5, 12, 30, 64};
+    for (int i = 0; i < 5; i++) {
+        myelin_plugin_context *context = harness_context(&h, TOKENS, MAX_LEN);
+        myelin_plugin_sequence *sequence = harness_sequence(&h, TOKENS);
+        harness_append(&h, context, sequence, ids, TOKENS, chunks[i], found);
+        assert_same_floats(expected, found, (size_t)TOKENS * (size_t)h.vocab);
+        tested->free_sequence(sequence);
+        tested->free_context(context);
+    }
+    free(found);
+    free(expected);
+    free(ids);
+    close_wide(&h, directory);
+}
+
+static void chunks_of_dense(void **state) {
+    (void)state;
+    check_chunks(0);
+}
+
+static void chunks_of_4_bits(void **state) {
+    (void)state;
+    check_chunks(4);
+}
+
+static void decode(const harness *h, myelin_plugin_context *context,
+                   myelin_plugin_sequence **sequences, const int32_t *ids, int32_t count,
+                   int32_t *found) {
+    char text[256] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    for (int32_t i = 0; i < count; i++)
+        h->plugin->truncate_sequence(sequences[i], 0);
+    if (h->plugin->decode_greedy(context, sequences, ids, count, STEPS, found, &error) != MYELIN_OK)
+        fail_msg("%s", text);
+}
+
+static void check_greedy(int32_t vocab) {
+    char *directory;
+    harness h = open_wide(&directory, vocab, 0);
+    int32_t *ids = random_ids(SEQUENCES, h.vocab, 5), alone[STEPS], together[SEQUENCES * STEPS];
+    myelin_plugin_context *context = harness_context(&h, SEQUENCES, MAX_LEN);
+    myelin_plugin_sequence *sequences[SEQUENCES];
+    for (int32_t i = 0; i < SEQUENCES; i++)
+        sequences[i] = harness_sequence(&h, STEPS);
+    decode(&h, context, sequences, ids, SEQUENCES, together);
+    for (int32_t i = 0; i < SEQUENCES; i++) {
+        decode(&h, context, sequences + i, ids + i, 1, alone);
+        assert_memory_equal(together + i * STEPS, alone, sizeof alone);
+    }
+    for (int32_t i = 0; i < SEQUENCES; i++)
+        tested->free_sequence(sequences[i]);
+    tested->free_context(context);
+    free(ids);
+    close_wide(&h, directory);
+}
+
+static void greedy(void **state) {
+    (void)state;
+    if (!tested->decode_greedy)
+        skip();
+    check_greedy(90);
+    check_greedy(30000);
+}
+
+/* usage: test_native_wide [KERNELS|PLUGIN], the best of this processor when not named */
+int main(int argc, char **argv) {
+    tested = argc > 1 ? harness_plugin(argv[1]) : mln_native_plugin();
+    if (!tested)
+        return 77; /* this processor has no such kernels */
+    const struct CMUnitTest tests[] = {cmocka_unit_test(chunks_of_dense),
+                                       cmocka_unit_test(chunks_of_4_bits),
+                                       cmocka_unit_test(greedy)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
