@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention on tensor cores, for head_dim 128 and a cache of binary16: 16 queries (the heads of a
- * kv head, of one token or of neighbours) times the 64 keys of a split at a time. A split's scores
- * are one chain of products each, its weights are summed and multiplied with the values in the
- * order of the positions, and splits are put together in ascending order: split_kernel(), for which
- * a split is a block's work, and rows_kernel(), for which all of a query is a warp's, give the same
- * bits.
+ * kv head, of one token or of neighbours) times the 64 keys of a split at a time, by the four warps
+ * of a block. A split's scores are one chain of products each, its weights are summed and
+ * multiplied with the values in the order of the positions, and splits are put together in
+ * ascending order. split_kernel(), a block for each split, and rows_kernel(), a block for all of
+ * them, give the same bits.
  */
 #include <cuda_fp16.h>
 #include <math.h>
@@ -101,9 +101,133 @@ __device__ void join(Seen &seen, float most, float sum, float *before, float *no
     seen.sum = fmaf(sum, *now, seen.sum * *before);
 }
 
-__device__ const __half *split_of(const mln_cuda_attention &p, const mln_cuda_row &row, int part,
-                                  int head, int split) {
-    return cache_of<1>(p, row, part, head) + (int64_t)split * kSplit * D;
+/* A warp's part of a split: 16 keys, and d = 32 warp + 4 lane / 4 .. + 3 of all its values. */
+struct Part {
+    Row keys[2];
+    uint2 values[4][4];
+
+    /* Zeros from `count` on. */
+    __device__ void load_keys(const __half *from, int count) {
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int j = 16 * warp + 8 * i + lane / 4;
+            keys[i] = load_row(from + j * D, lane % 4, j < count);
+        }
+    }
+
+    __device__ static int value_index(int step, int i) {
+        return 16 * step + 2 * (threadIdx.x % 4) + i % 2 + i / 2 * 8;
+    }
+
+    __device__ void load_values(const __half *from, int count) {
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+        for (int s = 0; s < 4; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                values[s][i] = make_uint2(0, 0);
+                if (value_index(s, i) < count)
+                    values[s][i] = *reinterpret_cast<const uint2 *>(from + value_index(s, i) * D +
+                                                                    32 * warp + lane / 4 * 4);
+            }
+    }
+
+    /* Position `at` is not in the cache yet. */
+    __device__ void replace(const __half *key, const __half *value, int at) {
+        int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (16 * warp + 8 * i + lane / 4 == at)
+                keys[i] = load_row(key, lane % 4, true);
+#pragma unroll
+        for (int s = 0; s < 4; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (value_index(s, i) == at)
+                    values[s][i] =
+                        *reinterpret_cast<const uint2 *>(value + 32 * warp + lane / 4 * 4);
+    }
+};
+
+/* What the warps of a block tell each other about a split. */
+struct Exchange {
+    __align__(16) __half weights[kRows][kSplit + 8];
+    float mosts[kWarps][kRows];
+};
+
+/* Queries of rows lane / 4 and lane / 4 + 8, which see `limit` keys of the split, or none. */
+struct Queries {
+    Row low, high;
+    int limit[2];
+};
+
+struct Result {
+    float most[2], sum[2];
+    float out[4][4]; /* product n has d = 32 warp + 4 column + n */
+};
+
+/* One split by four warps; then() is called once the keys have been used. */
+template <typename Then>
+__device__ Result attend(Exchange &exchange, const Queries &queries, const Part &part, Then then) {
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    Result result;
+    float c[2][4];
+    result.most[0] = result.most[1] = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        score(c[i], queries.low, queries.high, part.keys[i]);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            bool there = 16 * warp + 8 * i + 2 * q + e % 2 < queries.limit[e / 2];
+            c[i][e] = there ? c[i][e] * score_scale() : -INFINITY;
+            result.most[e / 2] = fmaxf(result.most[e / 2], c[i][e]);
+        }
+    }
+    then();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        result.most[half] = row_max(result.most[half]);
+        if (q == 0)
+            exchange.mosts[warp][g + 8 * half] = result.most[half];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+        for (int w = 0; w < kWarps; w++)
+            result.most[half] = fmaxf(result.most[half], exchange.mosts[w][g + 8 * half]);
+        float base = queries.limit[half] > 0 ? result.most[half] : 0.0f; /* 2^-infinity is 0 */
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            *reinterpret_cast<__half2 *>(
+                &exchange.weights[g + 8 * half][16 * warp + 8 * i + 2 * q]) =
+                __floats2half2_rn(exp2f(c[i][2 * half] - base), exp2f(c[i][2 * half + 1] - base));
+    }
+    __syncthreads();
+    uint32_t a[4][4];
+#pragma unroll
+    for (int s = 0; s < 4; s++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[s][i] = *reinterpret_cast<const uint32_t *>(
+                &exchange.weights[g + i % 2 * 8][16 * s + 2 * q + i / 2 * 8]);
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+        result.out[n][0] = result.out[n][1] = result.out[n][2] = result.out[n][3] = 0.0f;
+#pragma unroll
+    for (int s = 0; s < 4; s++)
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            uint32_t w[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                w[i] = n / 2 == 0 ? part.values[s][i].x : part.values[s][i].y;
+            mma(result.out[n], a[s], halves(w[0], w[1], n % 2), halves(w[2], w[3], n % 2));
+        }
+    result.sum[0] = weight_sum(a, 0);
+    result.sum[1] = weight_sum(a, 1);
+    return result;
 }
 
 /* The block of a (token, kv head) that ends last puts the splits together. */
@@ -141,11 +265,9 @@ __device__ void combine_if_last(const mln_cuda_attention &p, int token, int head
 
 /* One split of one token for the query heads of one kv head; grid [kv_heads, splits, tokens]. */
 __global__ void __launch_bounds__(kThreads) split_kernel(mln_cuda_attention p) {
-    constexpr int PITCH = D + 8, WEIGHTS = kSplit + 8; /* of rows in shared memory */
     __shared__ __align__(16) float wide[kWarps][D];
-    __shared__ __align__(16) __half queries[kRows][PITCH], weights[kRows][WEIGHTS];
-    __shared__ __align__(16) __half own[2][D];
-    __shared__ float mosts[kWarps][kRows];
+    __shared__ __align__(16) __half queries[kRows][D + 8], own[2][D];
+    __shared__ Exchange exchange;
     int head = blockIdx.x, split = blockIdx.y, token = blockIdx.z;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int group = p.heads / p.kv_heads;
@@ -154,37 +276,18 @@ __global__ void __launch_bounds__(kThreads) split_kernel(mln_cuda_attention p) {
     int first = split * kSplit, count = min(kSplit, row.position + 1 - first);
     bool mine = p.own && count > 0 && row.position < first + kSplit;
     int valid = mine ? count - 1 : count; /* keys that earlier kernels have stored */
-    const __half *keys = split_of(p, row, 0, head, split);
-    const __half *values = split_of(p, row, 1, head, split);
-    Row key[2];
-    if (p.own) { /* else they may be those of the kernel that is waited for */
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int j = 16 * warp + 8 * i + g;
-            key[i] = load_row(keys + j * D, q, j < valid);
-        }
-    }
+    int used = count > 0 ? split : 0;     /* more splits may be asked for than there are pages */
+    const __half *keys = split_of<1>(p, row, 0, head, used);
+    const __half *values = split_of<1>(p, row, 1, head, used);
+    Part part;
+    if (p.own) /* else they may be those of the kernel that is waited for */
+        part.load_keys(keys, valid);
     dependency_wait();
     if (count <= 0)
         return;
-    if (!p.own) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int j = 16 * warp + 8 * i + g;
-            key[i] = load_row(keys + j * D, q, j < valid);
-        }
-    }
-    /* This warp's values: d = 32 warp + 4 g .. + 3 of all keys. */
-    uint2 value[4][4];
-#pragma unroll
-    for (int s = 0; s < 4; s++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int j = 16 * s + 2 * q + i % 2 + i / 2 * 8;
-            value[s][i] = make_uint2(0, 0);
-            if (j < valid)
-                value[s][i] = *reinterpret_cast<const uint2 *>(values + j * D + 32 * warp + 4 * g);
-        }
+    if (!p.own)
+        part.load_keys(keys, valid);
+    part.load_values(values, valid);
     const float *qkv = qkv_row(p, token);
     for (int h = warp; h < kRows; h += kWarps) {
         if (h < group)
@@ -206,74 +309,14 @@ __global__ void __launch_bounds__(kThreads) split_kernel(mln_cuda_attention p) {
         }
     }
     __syncthreads();
-    if (mine) {
-        int at = count - 1;
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            if (16 * warp + 8 * i + g == at)
-                key[i] = load_row(own[0], q, true);
-#pragma unroll
-        for (int s = 0; s < 4; s++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (16 * s + 2 * q + i % 2 + i / 2 * 8 == at)
-                    value[s][i] = *reinterpret_cast<const uint2 *>(own[1] + 32 * warp + 4 * g);
-    }
-    Row low = load_row(queries[g], q, true), high = load_row(queries[g + 8], q, true);
-    float c[2][4], most[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        score(c[i], low, high, key[i]);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            bool there = 16 * warp + 8 * i + 2 * q + e % 2 < count;
-            c[i][e] = there ? c[i][e] * score_scale() : -INFINITY;
-            most[e / 2] = fmaxf(most[e / 2], c[i][e]);
-        }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        most[half] = row_max(most[half]);
-        if (q == 0)
-            mosts[warp][g + 8 * half] = most[half];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-#pragma unroll
-        for (int w = 0; w < kWarps; w++)
-            most[half] = fmaxf(most[half], mosts[w][g + 8 * half]);
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            *reinterpret_cast<__half2 *>(&weights[g + 8 * half][16 * warp + 8 * i + 2 * q]) =
-                __floats2half2_rn(exp2f(c[i][2 * half] - most[half]),
-                                  exp2f(c[i][2 * half + 1] - most[half]));
-    }
-    __syncthreads();
-    uint32_t a[4][4];
-#pragma unroll
-    for (int s = 0; s < 4; s++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            a[s][i] = *reinterpret_cast<const uint32_t *>(
-                &weights[g + i % 2 * 8][16 * s + 2 * q + i / 2 * 8]);
-    float out[4][4]; /* product n has d = 32 warp + 4 column + n */
-#pragma unroll
-    for (int n = 0; n < 4; n++) {
-        out[n][0] = out[n][1] = out[n][2] = out[n][3] = 0.0f;
-#pragma unroll
-        for (int s = 0; s < 4; s++) {
-            uint32_t w[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                w[i] = n / 2 == 0 ? value[s][i].x : value[s][i].y;
-            mma(out[n], a[s], halves(w[0], w[1], n % 2), halves(w[2], w[3], n % 2));
-        }
-    }
+    if (mine)
+        part.replace(own[0], own[1], count - 1);
+    Queries mine_q = {
+        load_row(queries[g], q, true), load_row(queries[g + 8], q, true), {count, count}};
+    Result result = attend(exchange, mine_q, part, [] {});
     int splits = row.position / kSplit + 1;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        float sum = weight_sum(a, half);
         int h = g + 8 * half;
         if (h >= group)
             continue;
@@ -281,14 +324,15 @@ __global__ void __launch_bounds__(kThreads) split_kernel(mln_cuda_attention p) {
         float *to = splits == 1 ? p.attended + query * D
                                 : p.partial + (query * p.max_splits + split) * (D + 2);
         to += 32 * warp + 8 * q; /* the only split: nothing to be put together */
+        float sum = result.sum[half];
 #pragma unroll
         for (int n = 0; n < 4; n++) {
-            float x = out[n][2 * half], y = out[n][2 * half + 1];
+            float x = result.out[n][2 * half], y = result.out[n][2 * half + 1];
             to[n] = splits == 1 ? x / sum : x;
             to[4 + n] = splits == 1 ? y / sum : y;
         }
         if (splits > 1 && warp == 0 && q == 0) {
-            to[D] = most[half];
+            to[D] = result.most[half];
             to[D + 1] = sum;
         }
     }
@@ -296,122 +340,95 @@ __global__ void __launch_bounds__(kThreads) split_kernel(mln_cuda_attention p) {
         combine_if_last(p, token, head, splits);
 }
 
-/*
- * All splits of 16 queries by one warp: the heads of a kv head, of 16 / group neighbours. Those of
- * one sequence are taken together, sequence after sequence. grid [tiles / 4, kv_heads].
- */
-__global__ void __launch_bounds__(kThreads) rows_kernel(mln_cuda_attention p) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    int group = p.heads / p.kv_heads, head = blockIdx.y, each = kRows / group;
-    int tile = (gridDim.x - 1 - blockIdx.x) * kWarps + warp; /* the longest first */
-    int token = tile * each, end = min(token + each, p.tokens);
-    int tokens[2], heads[2];
+/* What a lane of rows_kernel() has of its queries rows lane / 4 and lane / 4 + 8. */
+struct Mine {
+    int token[2], head[2];
     bool there[2];
+};
+
+__device__ Mine rows_of(const mln_cuda_attention &p, int first, int each) {
+    Mine mine;
+    int group = p.heads / p.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        int r = g + 8 * half;
-        tokens[half] = token + r / group;
-        heads[half] = head * group + r % group;
-        there[half] = r / group < each && tokens[half] < p.tokens;
+        int r = threadIdx.x % 32 / 4 + 8 * half;
+        mine.token[half] = first + r / group;
+        mine.head[half] = blockIdx.y * group + r % group;
+        mine.there[half] = r / group < each && mine.token[half] < p.tokens;
     }
-    const __half *queries = static_cast<const __half *>(p.queries);
+    return mine;
+}
+
+/*
+ * All splits of 16 queries: the heads of a kv head, of 16 / group neighbours. Those of one sequence
+ * are taken together, sequence after sequence. grid [tiles, kv_heads].
+ */
+__global__ void __launch_bounds__(kThreads, 3) rows_kernel(mln_cuda_attention p) {
+    __shared__ Exchange exchange;
+    int warp = threadIdx.x / 32, q = threadIdx.x % 4, head = blockIdx.y;
+    int each = kRows / (p.heads / p.kv_heads);
+    int token = (gridDim.x - 1 - blockIdx.x) * each; /* the longest first */
+    int end = min(token + each, p.tokens);
+    Mine mine = rows_of(p, token, each);
+    const __half *prepared = static_cast<const __half *>(p.queries);
     while (token < end) {
         mln_cuda_row row = p.rows[token];
         int after = token + 1, longest = row.position;
-        while (after < end && p.rows[after].cache == row.cache) {
+        while (after < end && p.rows[after].cache == row.cache &&
+               p.rows[after].pages == row.pages) {
             longest = max(longest, p.rows[after].position);
             after++;
         }
-        Row query[2];
-        int position[2]; /* -1: none of this sequence */
-        Seen seen[2];
+        Queries queries;
+        Seen seen[2] = {{-INFINITY, 0.0f}, {-INFINITY, 0.0f}};
+        bool there[2];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            bool mine = there[half] && tokens[half] >= token && tokens[half] < after;
-            position[half] = mine ? p.rows[tokens[half]].position : -1;
-            query[half] =
-                load_row(queries + ((int64_t)tokens[half] * p.heads + heads[half]) * D, q, mine);
-            seen[half] = Seen{-INFINITY, 0.0f};
+            there[half] = mine.there[half] && mine.token[half] >= token && mine.token[half] < after;
+            queries.limit[half] = there[half] ? p.rows[mine.token[half]].position + 1 : 0;
         }
-        float out[2][8][4]; /* product 8 h + n has d = 64 h + 8 column + n */
+        queries.low =
+            load_row(prepared + ((int64_t)mine.token[0] * p.heads + mine.head[0]) * D, q, there[0]);
+        queries.high =
+            load_row(prepared + ((int64_t)mine.token[1] * p.heads + mine.head[1]) * D, q, there[1]);
+        float out[4][4];
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-                out[h][n][0] = out[h][n][1] = out[h][n][2] = out[h][n][3] = 0.0f;
-        for (int split = 0; split <= longest / kSplit; split++) {
-            const __half *keys = split_of(p, row, 0, head, split);
-            const __half *values = split_of(p, row, 1, head, split);
+        for (int n = 0; n < 4; n++)
+            out[n][0] = out[n][1] = out[n][2] = out[n][3] = 0.0f;
+        Part part;
+        part.load_keys(split_of<1>(p, row, 0, head, 0), longest + 1);
+        for (int split = 0; split * kSplit <= longest; split++) {
             int count = longest + 1 - split * kSplit;
-            float c[8][4], most[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                Row key = load_row(keys + (8 * i + g) * D, q, 8 * i + g < count);
-                score(c[i], query[0], query[1], key);
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    bool seen_by = split * kSplit + 8 * i + 2 * q + e % 2 <= position[e / 2];
-                    c[i][e] = seen_by ? c[i][e] * score_scale() : -INFINITY;
-                    most[e / 2] = fmaxf(most[e / 2], c[i][e]);
-                }
-            }
-            uint32_t a[4][4];
+            part.load_values(split_of<1>(p, row, 1, head, split), count);
+            Result result = attend(exchange, queries, part, [&] {
+                if (count > kSplit)
+                    part.load_keys(split_of<1>(p, row, 0, head, split + 1), count - kSplit);
+            });
             float before[2] = {1.0f, 1.0f}, now[2] = {0.0f, 0.0f};
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                most[half] = row_max(most[half]);
-                bool any = split * kSplit <= position[half]; /* the same in a row's lanes */
-                float base = any ? most[half] : 0.0f;        /* 2^(-infinity) is 0 */
-#pragma unroll
-                for (int i = 0; i < 8; i++)
-                    a[i / 2][half + i % 2 * 2] = as_word(__floats2half2_rn(
-                        exp2f(c[i][2 * half] - base), exp2f(c[i][2 * half + 1] - base)));
-                float sum = weight_sum(a, half);
-                if (any)
-                    join(seen[half], most[half], sum, &before[half], &now[half]);
+                if (queries.limit[half] > 0)
+                    join(seen[half], result.most[half], result.sum[half], &before[half],
+                         &now[half]);
+                queries.limit[half] -= kSplit;
             }
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float part[8][4];
+            for (int n = 0; n < 4; n++)
 #pragma unroll
-                for (int n = 0; n < 8; n++)
-                    part[n][0] = part[n][1] = part[n][2] = part[n][3] = 0.0f;
-#pragma unroll
-                for (int s = 0; s < 4; s++) {
-                    uint4 v[4];
-#pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        int j = 16 * s + 2 * q + i % 2 + i / 2 * 8;
-                        v[i] = make_uint4(0, 0, 0, 0);
-                        if (j < count)
-                            v[i] =
-                                *reinterpret_cast<const uint4 *>(values + j * D + 64 * h + 8 * g);
-                    }
-#pragma unroll
-                    for (int n = 0; n < 8; n++)
-                        mma(part[n], a[s],
-                            halves(word_of(v[0], n / 2), word_of(v[1], n / 2), n % 2),
-                            halves(word_of(v[2], n / 2), word_of(v[3], n / 2), n % 2));
-                }
-#pragma unroll
-                for (int n = 0; n < 8; n++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        out[h][n][e] = fmaf(part[n][e], now[e / 2], out[h][n][e] * before[e / 2]);
-            }
+                for (int e = 0; e < 4; e++)
+                    out[n][e] = fmaf(result.out[n][e], now[e / 2], out[n][e] * before[e / 2]);
         }
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            if (position[half] < 0)
+            if (!there[half])
                 continue;
-            float *to = p.attended + ((int64_t)tokens[half] * p.heads + heads[half]) * D + 16 * q;
+            float *to = p.attended + ((int64_t)mine.token[half] * p.heads + mine.head[half]) * D +
+                        32 * warp + 8 * q;
 #pragma unroll
-            for (int h = 0; h < 2; h++)
-#pragma unroll
-                for (int odd = 0; odd < 2; odd++)
-#pragma unroll
-                    for (int n = 0; n < 8; n++)
-                        to[64 * h + 8 * odd + n] = out[h][n][2 * half + odd] / seen[half].sum;
+            for (int n = 0; n < 4; n++) {
+                to[n] = out[n][2 * half] / seen[half].sum;
+                to[4 + n] = out[n][2 * half + 1] / seen[half].sum;
+            }
         }
         token = after;
     }
@@ -440,9 +457,9 @@ extern "C" int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim) {
 extern "C" int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads,
                                      int32_t kv_heads, int32_t tokens, int32_t splits) {
     int each = kRows / (heads / kv_heads);
-    int64_t warps = (int64_t)(tokens + each - 1) / each * kv_heads;
-    return mln_cuda_attends_in_tiles(half_cache, head_dim) &&
-           (splits <= 16 ? warps >= 64 : warps >= 512);
+    int64_t blocks = (int64_t)(tokens + each - 1) / each * kv_heads;
+    return mln_cuda_attends_in_tiles(half_cache, head_dim) && tokens > 1 &&
+           (splits <= 16 ? blocks >= 32 : blocks >= 128);
 }
 
 extern "C" cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *p,
@@ -451,7 +468,7 @@ extern "C" cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *p,
         return launch(split_kernel,
                       dim3((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens), *p,
                       stream);
-    int each = kRows / (p->heads / p->kv_heads) * kWarps;
+    int each = kRows / (p->heads / p->kv_heads);
     return launch(rows_kernel,
                   dim3((unsigned)((p->tokens + each - 1) / each), (unsigned)p->kv_heads), *p,
                   stream);

@@ -46,8 +46,9 @@ template <int HALF> __global__ void prepare_kernel(mln_cuda_attention p) {
     const float *k = qkv_row(p, token) + (p.heads + head) * D, *v = k + p.kv_heads * D;
     prepare_head(key, k, p.k_norm, p, token, 1.0f);
     __syncwarp();
-    auto *to_key = cache_of<HALF>(p, row, 0, head) + (int64_t)row.position * D;
-    auto *to_value = cache_of<HALF>(p, row, 1, head) + (int64_t)row.position * D;
+    int split = row.position / kSplit, at = row.position % kSplit * D;
+    auto *to_key = split_of<HALF>(p, row, 0, head, split) + at;
+    auto *to_value = split_of<HALF>(p, row, 1, head, split) + at;
     for (int d = lane; d < D; d += 32) {
         to_key[d] = Cached<HALF>::put(key[d]);
         to_value[d] = Cached<HALF>::put(v[d]);
@@ -114,8 +115,8 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
     float scale = 1.0f / sqrtf((float)D);
     for (int h = warp; h < group; h += kThreads / 32)
         prepare_head(q + h * D, qkv + (head * group + h) * D, p.q_norm, p, token, scale);
-    auto *keys = cache_of<HALF>(p, row, 0, head);
-    auto *values = cache_of<HALF>(p, row, 1, head);
+    auto *keys = split_of<HALF>(p, row, 0, head, split);
+    auto *values = split_of<HALF>(p, row, 1, head, split);
     if (mine) {
         const float *k = qkv + (p.heads + head) * D, *v = k + p.kv_heads * D;
         if (warp == kThreads / 32 - 1) {
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
             __syncwarp();
         }
         __syncthreads();
-        int64_t at = (int64_t)row.position * D;
+        int at = (row.position - first) * D;
         for (int d = threadIdx.x; d < D; d += kThreads) {
             auto key = Cached<HALF>::put(own[d]), value = Cached<HALF>::put(v[d]);
             keys[at + d] = key;
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
     }
     __syncthreads(); /* the writes to the cache are seen by this block's reads after it */
     for (int j = warp; j < count; j += kThreads / 32) {
-        const auto *key = keys + (int64_t)(first + j) * D;
+        const auto *key = keys + j * D;
         float dot[MLN_CUDA_MAX_GROUP];
 #pragma unroll
         for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
@@ -182,7 +183,7 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
             acc[h] = 0.0f;
 #pragma unroll 8
         for (int j = 0; j < count; j++) {
-            float v = Cached<HALF>::get(values[(int64_t)(first + j) * D + d]);
+            float v = Cached<HALF>::get(values[j * D + d]);
 #pragma unroll
             for (int h = 0; h < MLN_CUDA_MAX_GROUP; h++)
                 if (h < group)
@@ -196,146 +197,6 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
                           d] = acc[h];
     }
     combine_if_last(p, token, head, row.position / kSplit + 1);
-}
-
-/*
- * The same for the head_dim of every published model, 128, in 16 bits: a warp takes 16 keys, all of
- * whose bytes are under way before the queries are there.
- */
-template <int G> __global__ void __launch_bounds__(kThreads) attend_128(mln_cuda_attention p) {
-    constexpr int D = 128, WARPS = kThreads / 32, KEYS = kSplit / WARPS;
-    __shared__ __align__(16) float q[G][D], own[D], parts[WARPS][G][D];
-    __shared__ float scores[G][kSplit], states[G][2];
-    int head = blockIdx.x, split = blockIdx.y, token = blockIdx.z;
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    dependency_launch();
-    mln_cuda_row row = p.rows[token];
-    int first = split * kSplit, count = min(kSplit, row.position + 1 - first);
-    bool mine = p.own && count > 0 && row.position < first + kSplit;
-    auto *keys = cache_of<1>(p, row, 0, head);
-    auto *values = cache_of<1>(p, row, 1, head);
-    int valid = mine ? count - 1 : count; /* keys that earlier kernels have stored */
-    uint2 k[KEYS], v[KEYS];
-    if (p.own) { /* else they may be those of the kernel that is waited for */
-#pragma unroll
-        for (int j = 0; j < KEYS; j++)
-            if (warp * KEYS + j < valid)
-                k[j] = reinterpret_cast<const uint2 *>(keys + (int64_t)(first + warp * KEYS + j) *
-                                                                  D)[lane];
-    }
-    dependency_wait();
-    if (count <= 0)
-        return;
-    if (!p.own) {
-#pragma unroll
-        for (int j = 0; j < KEYS; j++)
-            if (warp * KEYS + j < valid)
-                k[j] = reinterpret_cast<const uint2 *>(keys + (int64_t)(first + warp * KEYS + j) *
-                                                                  D)[lane];
-    }
-#pragma unroll
-    for (int j = 0; j < KEYS; j++)
-        if (warp * KEYS + j < valid)
-            v[j] = reinterpret_cast<const uint2 *>(values +
-                                                   (int64_t)(first + warp * KEYS + j) * D)[lane];
-    const float *qkv = qkv_row(p, token);
-    for (int h = warp; h < G; h += WARPS)
-        prepare_head(q[h], qkv + (head * G + h) * D, p.q_norm, p, token, 1.0f / sqrtf(D));
-    if (mine && warp == WARPS - 1)
-        prepare_head(own, qkv + (p.heads + head) * D, p.k_norm, p, token, 1.0f);
-    __syncthreads();
-    if (mine) {
-        const float *value = qkv + (p.heads + p.kv_heads + head) * D;
-        int64_t at = (int64_t)row.position * D;
-        int j = count - 1 - warp * KEYS;
-        alignas(8) __half own_key[4], own_value[4];
-        for (int i = 0; i < 4; i++) {
-            own_key[i] = Cached<1>::put(own[4 * lane + i]);
-            own_value[i] = Cached<1>::put(value[4 * lane + i]);
-        }
-        if (j >= 0 && j < KEYS) { /* in this warp's share */
-#pragma unroll
-            for (int i = 0; i < KEYS; i++)
-                if (i == j) {
-                    k[i] = *reinterpret_cast<uint2 *>(own_key);
-                    v[i] = *reinterpret_cast<uint2 *>(own_value);
-                }
-            reinterpret_cast<uint2 *>(keys + at)[lane] = *reinterpret_cast<uint2 *>(own_key);
-            reinterpret_cast<uint2 *>(values + at)[lane] = *reinterpret_cast<uint2 *>(own_value);
-        }
-    }
-    float4 mine_q[G];
-#pragma unroll
-    for (int h = 0; h < G; h++)
-        mine_q[h] = reinterpret_cast<const float4 *>(q[h])[lane];
-#pragma unroll
-    for (int j = 0; j < KEYS; j++) {
-        if (warp * KEYS + j >= count)
-            break;
-        float2 a = __half22float2(*reinterpret_cast<__half2 *>(&k[j].x));
-        float2 b = __half22float2(*reinterpret_cast<__half2 *>(&k[j].y));
-#pragma unroll
-        for (int h = 0; h < G; h++) {
-            float dot = a.x * mine_q[h].x;
-            dot = fmaf(a.y, mine_q[h].y, dot);
-            dot = fmaf(b.x, mine_q[h].z, dot);
-            dot = warp_sum(fmaf(b.y, mine_q[h].w, dot));
-            if (lane == 0)
-                scores[h][warp * KEYS + j] = dot;
-        }
-    }
-    __syncthreads();
-    for (int h = warp; h < G; h += WARPS) {
-        float a = lane < count ? scores[h][lane] : -INFINITY;
-        float b = lane + 32 < count ? scores[h][lane + 32] : -INFINITY;
-        float largest = warp_max(fmaxf(a, b));
-        a = lane < count ? expf(a - largest) : 0.0f;
-        b = lane + 32 < count ? expf(b - largest) : 0.0f;
-        scores[h][lane] = a;
-        scores[h][lane + 32] = b;
-        float sum = warp_sum(a + b);
-        if (lane == 0) {
-            states[h][0] = largest;
-            states[h][1] = sum;
-        }
-    }
-    __syncthreads();
-    float4 acc[G];
-#pragma unroll
-    for (int h = 0; h < G; h++)
-        acc[h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-    for (int j = 0; j < KEYS; j++) {
-        if (warp * KEYS + j >= count)
-            break;
-        float2 a = __half22float2(*reinterpret_cast<__half2 *>(&v[j].x));
-        float2 b = __half22float2(*reinterpret_cast<__half2 *>(&v[j].y));
-#pragma unroll
-        for (int h = 0; h < G; h++) {
-            float weight = scores[h][warp * KEYS + j];
-            acc[h].x = fmaf(a.x, weight, acc[h].x);
-            acc[h].y = fmaf(a.y, weight, acc[h].y);
-            acc[h].z = fmaf(b.x, weight, acc[h].z);
-            acc[h].w = fmaf(b.y, weight, acc[h].w);
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < G; h++)
-        reinterpret_cast<float4 *>(parts[warp][h])[lane] = acc[h];
-    __syncthreads();
-    int splits = row.position / kSplit + 1;
-    for (int i = threadIdx.x; i < G * (D + 2); i += kThreads) {
-        int h = i / (D + 2), d = i % (D + 2);
-        float x = d < D ? ((parts[0][h][d] + parts[1][h][d]) + parts[2][h][d]) + parts[3][h][d]
-                        : states[h][d - D];
-        if (splits == 1 && d < D) /* the only split: as combined() would have it, e^0 = 1 */
-            p.attended[(int64_t)(token * p.heads + head * G + h) * D + d] = x / states[h][1];
-        else
-            p.partial[((int64_t)(token * p.heads + head * G + h) * p.max_splits + split) * (D + 2) +
-                      d] = x;
-    }
-    if (splits > 1)
-        combine_if_last(p, token, head, splits);
 }
 
 template <typename Kernel>
@@ -376,22 +237,6 @@ extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaS
     if (mln_cuda_attends_in_tiles(p->half_cache, p->head_dim))
         return mln_cuda_attend_tiles_launch(p, stream);
     dim3 grid((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens);
-    if (p->half_cache && p->head_dim == 128) {
-        switch (group) {
-        case 1:
-            return launch(attend_128<1>, grid, kThreads, 0, p->early, *p, stream);
-        case 2:
-            return launch(attend_128<2>, grid, kThreads, 0, p->early, *p, stream);
-        case 4:
-            return launch(attend_128<4>, grid, kThreads, 0, p->early, *p, stream);
-        case 5:
-            return launch(attend_128<5>, grid, kThreads, 0, p->early, *p, stream);
-        case 8:
-            return launch(attend_128<8>, grid, kThreads, 0, p->early, *p, stream);
-        default:
-            break;
-        }
-    }
     size_t shared = (size_t)(group * (p->head_dim + kSplit) + 2 * p->head_dim) * sizeof(float);
     return p->half_cache ? launch(attend_kernel<1>, grid, kThreads, shared, p->early, *p, stream)
                          : launch(attend_kernel<0>, grid, kThreads, shared, p->early, *p, stream);

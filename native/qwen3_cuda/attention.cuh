@@ -36,13 +36,15 @@ template <> struct Cached<0> {
     }
 };
 
-/* Keys (part 0) or values (part 1) of a kv head: [capacity, D]. */
+/* Keys (part 0) or values (part 1) of a kv head in one split: [SPLIT, D]. */
 template <int HALF>
 __device__ inline typename Cached<HALF>::type *
-cache_of(const mln_cuda_attention &p, const mln_cuda_row &row, int part, int head) {
+split_of(const mln_cuda_attention &p, const mln_cuda_row &row, int part, int head, int split) {
     int64_t index = ((int64_t)p.layer * 2 + part) * p.kv_heads + head;
-    return reinterpret_cast<typename Cached<HALF>::type *>(row.cache) +
-           index * row.capacity * p.head_dim;
+    int64_t at = index * row.capacity + (int64_t)split * MLN_CUDA_SPLIT;
+    if (row.pages)
+        at = ((int64_t)row.pages[split] * p.layers * 2 * p.kv_heads + index) * MLN_CUDA_SPLIT;
+    return reinterpret_cast<typename Cached<HALF>::type *>(row.cache) + at * p.head_dim;
 }
 
 /* out[D] = rotate(norm(x[D])) * scale by one warp; out may be shared memory. */

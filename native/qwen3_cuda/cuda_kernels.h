@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels of the NVIDIA plug-in as the host side in C sees them: one function that launches
- * each. Activations are float; every output is summed in one order, whatever the number of rows:
- * lane l of a warp takes the 16-byte vectors l, l + 32, ... of a weight row in order, products
- * fused, and a butterfly adds up the lanes.
+ * each. Activations are float between kernels; every output is summed in one order, whatever the
+ * number of rows: tiles.cu and linear.cu say in which.
  */
 #ifndef MLN_CUDA_KERNELS_H
 #define MLN_CUDA_KERNELS_H
@@ -50,7 +49,9 @@ typedef struct mln_cuda_matrix {
 
 /* A row of the call: a token of some sequence. In device memory. */
 typedef struct mln_cuda_row {
-    unsigned char *cache; /* [layers, 2 (keys, values), kv_heads, capacity, D] */
+    unsigned char *cache; /* [layers, 2 (keys, values), kv_heads, capacity, D], or with pages
+                             [pages, layers, 2, kv_heads, SPLIT, D] */
+    const int32_t *pages; /* where the splits are; NULL: one after the other */
     int32_t capacity;
     int32_t position;
     int32_t id;
@@ -98,7 +99,7 @@ typedef struct mln_cuda_attention {
     const float2 *angles;         /* [tokens, D / 2] cosine and sine of each token's position */
     int32_t *done;                /* [tokens, kv_heads] zeros: splits that have ended */
     float eps;
-    int32_t layer, heads, kv_heads, head_dim;
+    int32_t layer, layers, heads, kv_heads, head_dim;
     int32_t tokens, max_splits, half_cache;
     int32_t early;   /* may begin before the kernel before it has ended */
     int32_t in_rows; /* all splits of a query at once: attends_rows() */
@@ -129,6 +130,9 @@ cudaError_t mln_cuda_linear_launch(const mln_cuda_linear *linear, cudaStream_t s
 /* out[t] = row rows[t].id of the embedding */
 cudaError_t mln_cuda_embed_launch(float *out, const mln_cuda_matrix *weight,
                                   const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream);
+/* x[columns] = norm(x) * weight */
+cudaError_t mln_cuda_norm_launch(float *x, const float *weight, int32_t columns, float eps,
+                                 cudaStream_t stream);
 /* Norm and rotation of queries and keys; keys and values into the cache. Before attend, unless
  * `own`. */
 cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *attention, cudaStream_t stream);

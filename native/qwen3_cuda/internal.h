@@ -32,8 +32,19 @@ struct myelin_plugin_model {
 
 struct myelin_plugin_sequence {
     const myelin_plugin_model *model;
-    int32_t length, capacity;
-    unsigned char *cache; /* device: [layers, 2, kv_heads, capacity, D] */
+    int32_t length, capacity, max_len;
+    int32_t num_pages;     /* paged: of the pool */
+    int32_t used_pages;    /* paged: entries of the page table that are set */
+    int32_t uploaded;      /* paged: entries that the device has */
+    unsigned char *cache;  /* device: [layers, 2, kv_heads, capacity, D], or the pool's pages */
+    int32_t *device_pages; /* paged: the page table; else NULL */
+    int32_t pages[];       /* the host's copy */
+};
+
+struct myelin_plugin_pool {
+    const myelin_plugin_model *model;
+    int32_t num_pages;
+    unsigned char *cache; /* device: [pages, layers, 2, kv_heads, PAGE_POSITIONS, D] */
 };
 
 enum {
@@ -69,6 +80,29 @@ myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, co
                             ...) __attribute__((format(printf, 3, 4)));
 /* A failed CUDA call as a status and a message; MYELIN_OK for cudaSuccess. */
 myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error);
+
+myelin_status mln_cuda_fail_argument(myelin_error_buffer *error, const char *what, int64_t least,
+                                     int64_t most, int64_t found);
+
+/* sequence.c, as plugin.h has them */
+uint64_t mln_cuda_sequence_bytes(const myelin_config *config, int32_t max_len);
+myelin_status mln_cuda_create_sequence(const myelin_plugin_model *model, int32_t max_len,
+                                       myelin_plugin_sequence **out, myelin_error_buffer *error);
+void mln_cuda_free_sequence(myelin_plugin_sequence *sequence);
+int32_t mln_cuda_sequence_length(const myelin_plugin_sequence *sequence);
+void mln_cuda_truncate_sequence(myelin_plugin_sequence *sequence, int32_t length);
+uint64_t mln_cuda_page_bytes(const myelin_config *config);
+myelin_status mln_cuda_create_pool(const myelin_plugin_model *model, int32_t num_pages,
+                                   myelin_plugin_pool **out, myelin_error_buffer *error);
+void mln_cuda_free_pool(myelin_plugin_pool *pool);
+myelin_status mln_cuda_create_paged_sequence(myelin_plugin_pool *pool, int32_t max_len,
+                                             myelin_plugin_sequence **out,
+                                             myelin_error_buffer *error);
+void mln_cuda_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, int32_t count,
+                        int32_t length);
+void mln_cuda_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from);
+/* Enqueues what the device does not know yet of a sequence's page table. */
+cudaError_t mln_cuda_upload_pages(myelin_plugin_sequence *sequence, cudaStream_t stream);
 
 /* load.c */
 myelin_status mln_cuda_probe(const myelin_model_description *description,

@@ -618,6 +618,23 @@ __global__ void embed_kernel(float *out, mln_cuda_matrix m, const mln_cuda_row *
         out[blockIdx.x * m.columns + c] = weight_at(m, id, c);
 }
 
+__global__ void norm_kernel(float *x, const float *weight, int columns, float eps) {
+    __shared__ float sums[32];
+    float squares = 0.0f;
+    for (int i = threadIdx.x; i < columns; i += blockDim.x)
+        squares = fmaf(x[i], x[i], squares);
+    squares = warp_sum(squares);
+    if (threadIdx.x % 32 == 0)
+        sums[threadIdx.x / 32] = squares;
+    __syncthreads();
+    squares = 0.0f;
+    for (unsigned i = 0; i < blockDim.x / 32; i++)
+        squares += sums[i];
+    float factor = 1.0f / sqrtf(squares / (float)columns + eps);
+    for (int i = threadIdx.x; i < columns; i += blockDim.x)
+        x[i] = x[i] * factor * weight[i];
+}
+
 __global__ void pick_kernel(const mln_cuda_best *best, int32_t blocks, mln_cuda_row *rows,
                             int32_t *out_ids, const int32_t *steps) {
     __shared__ mln_cuda_best all[32];
@@ -672,6 +689,12 @@ extern "C" cudaError_t mln_cuda_embed_launch(float *out, const mln_cuda_matrix *
                                              const mln_cuda_row *rows, int32_t tokens,
                                              cudaStream_t stream) {
     embed_kernel<<<(unsigned)tokens, 256, 0, stream>>>(out, *weight, rows);
+    return cudaGetLastError();
+}
+
+extern "C" cudaError_t mln_cuda_norm_launch(float *x, const float *weight, int32_t columns,
+                                            float eps, cudaStream_t stream) {
+    norm_kernel<<<1, 1024, 0, stream>>>(x, weight, columns, eps);
     return cudaGetLastError();
 }
 

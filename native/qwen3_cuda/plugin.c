@@ -10,70 +10,12 @@
 enum { MAX_STEPS = 64 };                  /* greedy tokens between two looks of the host */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
-static myelin_status fail_argument(myelin_error_buffer *error, const char *what, int64_t least,
-                                   int64_t most, int64_t found) {
-    return mln_cuda_fail(error, MYELIN_ERROR_ARGUMENT,
-                         "%s must be %" PRId64 " to %" PRId64 ", found %" PRId64, what, least, most,
-                         found);
-}
-
 static myelin_status probe(const myelin_model_description *description,
                            myelin_error_buffer *error) {
     if (description->struct_size < sizeof *description)
-        return fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
-                             description->struct_size);
+        return mln_cuda_fail_argument(error, "struct_size", sizeof *description, UINT32_MAX,
+                                      description->struct_size);
     return mln_cuda_probe(description, error);
-}
-
-/* --- sequences --- */
-
-static uint64_t cache_bytes(const myelin_config *c, int32_t max_len) {
-    uint64_t element = c->torch_dtype == MYELIN_DTYPE_F32 ? 4 : 2;
-    return 2 * element * (uint64_t)c->num_hidden_layers * (uint64_t)c->num_key_value_heads *
-           (uint64_t)c->head_dim * (uint64_t)max_len;
-}
-
-static uint64_t sequence_bytes(const myelin_config *config, int32_t max_len) {
-    return max_len < 1 ? 0 : cache_bytes(config, max_len) + sizeof(myelin_plugin_sequence);
-}
-
-static myelin_status create_sequence(const myelin_plugin_model *model, int32_t max_len,
-                                     myelin_plugin_sequence **out, myelin_error_buffer *error) {
-    *out = NULL;
-    if (max_len < 1)
-        return fail_argument(error, "max_len", 1, INT32_MAX, max_len);
-    myelin_plugin_sequence *sequence = calloc(1, sizeof *sequence);
-    if (!sequence)
-        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate a KV cache");
-    uint64_t bytes = cache_bytes(&model->config, max_len);
-    cudaError_t code = cudaMalloc((void **)&sequence->cache, bytes);
-    if (code != cudaSuccess) {
-        free(sequence);
-        cudaGetLastError(); /* running out of memory leaves the device usable */
-        return mln_cuda_fail(error, MYELIN_ERROR_MEMORY,
-                             "could not allocate %.2f GB of device memory for a KV cache: %s",
-                             (double)bytes / 1e9, cudaGetErrorString(code));
-    }
-    sequence->model = model;
-    sequence->capacity = max_len;
-    *out = sequence;
-    return MYELIN_OK;
-}
-
-static void free_sequence(myelin_plugin_sequence *sequence) {
-    if (!sequence)
-        return;
-    cudaFree(sequence->cache);
-    free(sequence);
-}
-
-static int32_t sequence_length(const myelin_plugin_sequence *sequence) {
-    return sequence->length;
-}
-
-static void truncate_sequence(myelin_plugin_sequence *sequence, int32_t length) {
-    if (length >= 0 && length < sequence->length)
-        sequence->length = length;
 }
 
 /* --- contexts --- */
@@ -183,9 +125,9 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
                                     myelin_error_buffer *error) {
     *out = NULL;
     if (max_tokens < 1)
-        return fail_argument(error, "max_tokens", 1, INT32_MAX, max_tokens);
+        return mln_cuda_fail_argument(error, "max_tokens", 1, INT32_MAX, max_tokens);
     if (max_len < 1)
-        return fail_argument(error, "max_len", 1, INT32_MAX, max_len);
+        return mln_cuda_fail_argument(error, "max_len", 1, INT32_MAX, max_len);
     myelin_plugin_context *c = calloc(1, sizeof *c);
     if (!c)
         return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate scratch memory");
@@ -208,7 +150,8 @@ static myelin_status check_room(const myelin_plugin_context *c,
                                 myelin_error_buffer *error) {
     int32_t most = sequence->capacity < c->max_len ? sequence->capacity : c->max_len;
     if (sequence->length + count > most)
-        return fail_argument(error, "positions of a sequence", 0, most, sequence->length + count);
+        return mln_cuda_fail_argument(error, "positions of a sequence", 0, most,
+                                      sequence->length + count);
     return MYELIN_OK;
 }
 
@@ -217,7 +160,7 @@ static myelin_status check_ids(const myelin_plugin_context *c, const int32_t *id
     int32_t vocab = c->model->config.vocab_size;
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= vocab)
-            return fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
+            return mln_cuda_fail_argument(error, "a token id", 0, vocab - 1, ids[i]);
     return MYELIN_OK;
 }
 
@@ -227,12 +170,12 @@ static myelin_status check_spans(const myelin_plugin_context *c, const myelin_sp
     for (int32_t s = 0; s < num_spans; s++) {
         const myelin_span *span = &spans[s];
         if (span->count < 1)
-            return fail_argument(error, "tokens of a span", 1, c->max_tokens, span->count);
+            return mln_cuda_fail_argument(error, "tokens of a span", 1, c->max_tokens, span->count);
         if (span->num_logits < 0 || span->num_logits > span->count)
-            return fail_argument(error, "num_logits", 0, span->count, span->num_logits);
+            return mln_cuda_fail_argument(error, "num_logits", 0, span->count, span->num_logits);
         rows += span->count;
         if (rows > c->max_tokens)
-            return fail_argument(error, "tokens of a call", 1, c->max_tokens, rows);
+            return mln_cuda_fail_argument(error, "tokens of a call", 1, c->max_tokens, rows);
         myelin_status status = check_room(c, span->sequence, span->count, error);
         if (status == MYELIN_OK)
             status = check_ids(c, span->ids, span->count, error);
@@ -286,6 +229,7 @@ static int32_t describe_rows(myelin_plugin_context *c, const myelin_span *spans,
         const myelin_plugin_sequence *sequence = spans[s].sequence;
         for (int32_t t = 0; t < spans[s].count; t++)
             c->host_rows[rows++] = (mln_cuda_row){.cache = sequence->cache,
+                                                  .pages = sequence->device_pages,
                                                   .capacity = sequence->capacity,
                                                   .position = sequence->length + t,
                                                   .id = spans[s].ids[t]};
@@ -298,27 +242,58 @@ static int32_t describe_rows(myelin_plugin_context *c, const myelin_span *spans,
     return rows;
 }
 
-static myelin_status forward(myelin_plugin_context *c, const myelin_span *spans, int32_t num_spans,
-                             myelin_error_buffer *error) {
-    myelin_status status = check_spans(c, spans, num_spans, error);
-    if (status != MYELIN_OK || num_spans == 0)
-        return status;
+/* All layers over the spans' tokens, enqueued. */
+static cudaError_t run_spans(myelin_plugin_context *c, const myelin_span *spans,
+                             int32_t num_spans) {
     int32_t splits;
     bool own;
     int32_t rows = describe_rows(c, spans, num_spans, &splits, &own);
     cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)rows * sizeof *c->rows,
                                        cudaMemcpyHostToDevice, c->stream);
-    if (code == cudaSuccess)
-        code = mln_cuda_layers(c, rows, splits, own);
-    if (code == cudaSuccess)
-        code = write_logits(c, spans, num_spans);
-    if (code == cudaSuccess)
-        code = cudaStreamSynchronize(c->stream);
+    for (int32_t s = 0; s < num_spans && code == cudaSuccess; s++)
+        code = mln_cuda_upload_pages(spans[s].sequence, c->stream);
+    return code == cudaSuccess ? mln_cuda_layers(c, rows, splits, own) : code;
+}
+
+static myelin_status finish_spans(myelin_plugin_context *c, const myelin_span *spans,
+                                  int32_t num_spans, cudaError_t code, myelin_error_buffer *error) {
+    cudaError_t last = cudaStreamSynchronize(c->stream);
+    code = code == cudaSuccess ? last : code;
     if (code != cudaSuccess)
         return mln_cuda_check(code, "forward", error);
     for (int32_t s = 0; s < num_spans; s++)
         spans[s].sequence->length += spans[s].count;
     return MYELIN_OK;
+}
+
+static myelin_status forward(myelin_plugin_context *c, const myelin_span *spans, int32_t num_spans,
+                             myelin_error_buffer *error) {
+    myelin_status status = check_spans(c, spans, num_spans, error);
+    if (status != MYELIN_OK || num_spans == 0)
+        return status;
+    cudaError_t code = run_spans(c, spans, num_spans);
+    if (code == cudaSuccess)
+        code = write_logits(c, spans, num_spans);
+    return finish_spans(c, spans, num_spans, code, error);
+}
+
+static myelin_status forward_hidden(myelin_plugin_context *c, const myelin_span *spans,
+                                    int32_t num_spans, float *hidden, myelin_error_buffer *error) {
+    myelin_status status = check_spans(c, spans, num_spans, error);
+    if (status != MYELIN_OK || num_spans == 0)
+        return status;
+    int64_t columns = c->model->config.hidden_size;
+    cudaError_t code = run_spans(c, spans, num_spans);
+    for (int32_t s = 0, end = 0; s < num_spans && code == cudaSuccess; s++) {
+        end += spans[s].count;
+        float *row = c->residual + (end - 1) * columns;
+        code = mln_cuda_norm_launch(row, c->model->norm, (int32_t)columns,
+                                    (float)c->model->config.rms_norm_eps, c->stream);
+        if (code == cudaSuccess)
+            code = cudaMemcpyAsync(hidden + s * columns, row, (size_t)columns * sizeof *row,
+                                   cudaMemcpyDeviceToHost, c->stream);
+    }
+    return finish_spans(c, spans, num_spans, code, error);
 }
 
 /* The graph of a greedy step, made when first wanted. */
@@ -358,12 +333,14 @@ static cudaError_t greedy_step(myelin_plugin_context *c, int32_t count, int32_t 
 }
 
 /* At most max_steps greedy tokens; ids in host_rows. */
-static cudaError_t greedy_chunk(myelin_plugin_context *c, int32_t count, int32_t steps,
-                                int32_t splits) {
+static cudaError_t greedy_chunk(myelin_plugin_context *c, myelin_plugin_sequence *const *sequences,
+                                int32_t count, int32_t steps, int32_t splits) {
     cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)count * sizeof *c->rows,
                                        cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->steps, &steps, sizeof steps, cudaMemcpyHostToDevice, c->stream);
+    for (int32_t i = 0; i < count && code == cudaSuccess; i++)
+        code = mln_cuda_upload_pages(sequences[i], c->stream);
     for (int32_t i = 0; i < steps && code == cudaSuccess; i++)
         code = greedy_step(c, count, splits);
     if (code == cudaSuccess)
@@ -377,9 +354,9 @@ static myelin_status check_greedy(const myelin_plugin_context *c,
                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
                                   int32_t count, int32_t steps, myelin_error_buffer *error) {
     if (count < 0 || count > c->max_tokens)
-        return fail_argument(error, "num_sequences", 0, c->max_tokens, count);
+        return mln_cuda_fail_argument(error, "num_sequences", 0, c->max_tokens, count);
     if (steps < 1)
-        return fail_argument(error, "steps", 1, INT32_MAX, steps);
+        return mln_cuda_fail_argument(error, "steps", 1, INT32_MAX, steps);
     myelin_status status = check_ids(c, ids, count, error);
     for (int32_t s = 0; s < count && status == MYELIN_OK; s++)
         status = check_room(c, sequences[s], steps, error);
@@ -400,12 +377,13 @@ static myelin_status decode_greedy(myelin_plugin_context *c,
             int32_t position = sequences[s]->length + done;
             int32_t id = done == 0 ? ids[s] : out_ids[(int64_t)s * steps + done - 1];
             c->host_rows[s] = (mln_cuda_row){.cache = sequences[s]->cache,
+                                             .pages = sequences[s]->device_pages,
                                              .capacity = sequences[s]->capacity,
                                              .position = position,
                                              .id = id};
             longest = position + chunk > longest ? position + chunk : longest;
         }
-        cudaError_t code = greedy_chunk(c, num_sequences, chunk, splits_of(longest));
+        cudaError_t code = greedy_chunk(c, sequences, num_sequences, chunk, splits_of(longest));
         if (code != cudaSuccess)
             return mln_cuda_check(code, "decode_greedy", error);
         for (int32_t s = 0; s < num_sequences; s++)
@@ -426,16 +404,23 @@ static const myelin_plugin plugin = {
     .probe = probe,
     .load = mln_cuda_load,
     .free_model = mln_cuda_free_model,
-    .sequence_bytes = sequence_bytes,
-    .create_sequence = create_sequence,
-    .free_sequence = free_sequence,
-    .sequence_length = sequence_length,
-    .truncate_sequence = truncate_sequence,
+    .sequence_bytes = mln_cuda_sequence_bytes,
+    .create_sequence = mln_cuda_create_sequence,
+    .free_sequence = mln_cuda_free_sequence,
+    .sequence_length = mln_cuda_sequence_length,
+    .truncate_sequence = mln_cuda_truncate_sequence,
     .context_bytes = context_bytes,
     .create_context = create_context,
     .free_context = free_context,
     .forward = forward,
     .decode_greedy = decode_greedy,
+    .forward_hidden = forward_hidden,
+    .page_bytes = mln_cuda_page_bytes,
+    .create_pool = mln_cuda_create_pool,
+    .free_pool = mln_cuda_free_pool,
+    .create_paged_sequence = mln_cuda_create_paged_sequence,
+    .set_pages = mln_cuda_set_pages,
+    .copy_page = mln_cuda_copy_page,
 };
 
 __attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);
