@@ -116,7 +116,8 @@ static int generate(const cli_command *command, const run_arguments *arguments,
         status = complete(arguments, model, &options, &s, &result, &error);
     myelin_constraint_free(constraint);
     if (status != MYELIN_OK) {
-        if (s.in_line && status != MYELIN_ERROR_ARGUMENT && !arguments->json)
+        bool began = status != MYELIN_ERROR_ARGUMENT && status != MYELIN_ERROR_CACHE_FULL;
+        if (s.in_line && began && !arguments->json)
             cli_output("\n", 1);
         cli_message(command, "%s", error.message);
         return cli_use_exit_code(status);

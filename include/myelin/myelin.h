@@ -76,6 +76,14 @@ MYELIN_API myelin_status myelin_detokenize(const myelin_tokenizer *tokenizer, co
                                            size_t count, bool skip_special, char **text,
                                            size_t *length, myelin_error *error);
 
+/*
+ * The bytes one id stands for, maybe a part of a character only; no NUL follows, and they live as
+ * long as the tokenizer. *special (may be NULL) tells whether it is a control token. False when no
+ * id is that high.
+ */
+MYELIN_API bool myelin_token_bytes(const myelin_tokenizer *tokenizer, int32_t id,
+                                   const char **bytes, size_t *length, bool *special);
+
 /* ---- Checkpoint: looking without loading -------------------------------------------------------
  */
 
@@ -461,7 +469,8 @@ typedef struct myelin_result {
     int32_t *top_ids;    /* [num_tokens][num_top], or NULL */
     float *top_logprobs; /* [num_tokens][num_top], or NULL */
     int32_t num_top;
-    myelin_turn *turn; /* text taken apart, when the prompt was a conversation; else NULL */
+    myelin_turn *turn;        /* text taken apart, when the prompt was a conversation; else NULL */
+    int32_t reasoning_tokens; /* so many of the tokens came inside its reasoning */
 } myelin_result;
 
 MYELIN_API void myelin_result_clear(myelin_result *result); /* leaves it zeroed; accepts that */
@@ -474,6 +483,10 @@ typedef struct myelin_piece {
     size_t num_tokens;
     const myelin_turn_event *events; /* in a conversation: what is new in the turn, in order. */
     size_t num_events;               /* The events put together are result->turn */
+    const float *logprobs;           /* [num_tokens], as in the result, or NULL */
+    const int32_t *top_ids;          /* [num_tokens][num_top], or NULL */
+    const float *top_logprobs;       /* [num_tokens][num_top], or NULL */
+    int32_t num_top;
 } myelin_piece;
 
 /* Returns false to stop generating. */

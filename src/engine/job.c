@@ -175,10 +175,18 @@ myelin_status mln_job_begin(mln_job *job, const myelin_model *model, mln_sequenc
 
 /* Hands over what has come since the last time. A caller that has had enough cancels the job. */
 static void hand_over(mln_job *job) {
-    myelin_piece piece = {.token_ids = job->result.token_ids + job->num_handed,
-                          .num_tokens = job->result.num_tokens - job->num_handed};
+    const myelin_result *r = &job->result;
+    myelin_piece piece = {.token_ids = r->token_ids + job->num_handed,
+                          .num_tokens = r->num_tokens - job->num_handed,
+                          .num_top = r->num_top};
     if (!job->emit)
         return;
+    if (r->logprobs)
+        piece.logprobs = r->logprobs + job->num_handed;
+    if (r->top_ids) {
+        piece.top_ids = r->top_ids + job->num_handed * (size_t)r->num_top;
+        piece.top_logprobs = r->top_logprobs + job->num_handed * (size_t)r->num_top;
+    }
     if (job->model->tokenizer)
         piece.text_length = mln_text_stream_release(&job->stream, &piece.text);
     if (job->turn.active)
@@ -345,6 +353,7 @@ myelin_status mln_job_end(mln_job *job, myelin_result *result, myelin_error *err
     mln_turn_free(&job->turn);
     if (result && status == MYELIN_OK) {
         fill_timing(job);
+        job->result.reasoning_tokens = job->reasoning_tokens;
         *result = job->result;
         if (job->stream.text.data) { /* the stream's text becomes the result's */
             job->stream.text.data[job->stream.text.length] = '\0';

@@ -314,7 +314,7 @@ myelin_status mln_cache_length(const myelin_generation_options *options, size_t 
         return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
                         "the prompt is empty: expected at least one token");
     if (count > (size_t)options->max_len)
-        return mln_fail(error, MYELIN_ERROR_ARGUMENT, NULL, -1,
+        return mln_fail(error, MYELIN_ERROR_CACHE_FULL, NULL, -1,
                         "the prompt has %zu tokens, the KV cache (max_len) holds %" PRId32, count,
                         options->max_len);
     int64_t wanted = (int64_t)count + options->max_new_tokens - 1;

@@ -105,6 +105,14 @@ myelin_status myelin_detokenize(const myelin_tokenizer *tokenizer, const int32_t
     return MYELIN_OK;
 }
 
+bool myelin_token_bytes(const myelin_tokenizer *tokenizer, int32_t id, const char **bytes,
+                        size_t *length, bool *special) {
+    bool known = mln_tokenizer_bytes(tokenizer->tokens, id, bytes, length);
+    if (special)
+        *special = known && mln_tokenizer_is_special(tokenizer->tokens, id);
+    return known;
+}
+
 myelin_status mln_prompt_ids(const myelin_model *model, const char *text, size_t length,
                              bool parse_special, mln_ids *ids, myelin_error *error) {
     if (!model->tokenizer)

@@ -226,6 +226,70 @@ static void test_logprobs(void **state) {
     myelin_result_clear(&r);
 }
 
+/* What pieces hand over of them; `done` tokens were handed over before. */
+typedef struct handed {
+    const myelin_result *whole;
+    size_t done;
+} handed;
+
+static bool compare_piece(void *user, const myelin_piece *piece) {
+    handed *h = user;
+    size_t top = (size_t)h->whole->num_top;
+    assert_int_equal(piece->num_top, h->whole->num_top);
+    if (piece->num_tokens) {
+        assert_memory_equal(piece->logprobs, h->whole->logprobs + h->done,
+                            piece->num_tokens * sizeof *piece->logprobs);
+        assert_memory_equal(piece->top_ids, h->whole->top_ids + h->done * top,
+                            piece->num_tokens * top * sizeof *piece->top_ids);
+        assert_memory_equal(piece->top_logprobs, h->whole->top_logprobs + h->done * top,
+                            piece->num_tokens * top * sizeof *piece->top_logprobs);
+    }
+    h->done += piece->num_tokens;
+    return true;
+}
+
+static void test_logprobs_in_pieces(void **state) {
+    (void)state;
+    myelin_generation_options options = options_for(20, 5);
+    myelin_result whole;
+    options.logprobs = true;
+    options.top_logprobs = 3;
+    options.sync_tokens = 4;
+    run(demo, &options, &whole);
+    handed h = {.whole = &whole};
+    assert_ok(myelin_stream(demo, story, compare_piece, &h, &options, NULL, &error), error);
+    assert_int_equal(h.done, whole.num_tokens);
+    myelin_result_clear(&whole);
+}
+
+/* The bytes of the tokens put together are the text. */
+static void test_token_bytes(void **state) {
+    (void)state;
+    const myelin_tokenizer *tokenizer = myelin_model_tokenizer(demo);
+    myelin_generation_options options = options_for(30, 0);
+    myelin_result r;
+    const char *bytes;
+    size_t length, at = 0;
+    bool special;
+    run(demo, &options, &r);
+    for (size_t i = 0; i < r.num_tokens; i++) {
+        assert_true(myelin_token_bytes(tokenizer, r.token_ids[i], &bytes, &length, &special));
+        if (special)
+            continue;
+        assert_true(at + length <= r.text_length);
+        assert_memory_equal(r.text + at, bytes, length);
+        at += length;
+    }
+    assert_int_equal(at, r.text_length);
+    assert_true(myelin_token_bytes(tokenizer, 6258, &bytes, &length, &special) && special);
+    assert_memory_equal(bytes, "<|im_end|>", length);
+    assert_true(myelin_token_bytes(tokenizer, 0, &bytes, &length, NULL));
+    int32_t size = myelin_tokenizer_size(tokenizer);
+    assert_false(myelin_token_bytes(tokenizer, size, &bytes, &length, &special));
+    assert_false(myelin_token_bytes(tokenizer, -1, &bytes, &length, &special));
+    myelin_result_clear(&r);
+}
+
 static void test_score_refusals(void **state) {
     (void)state;
     int32_t ids[2] = {5, 6400}, top_id;
@@ -286,6 +350,8 @@ int main(void) {
         cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_logit_bias),
         cmocka_unit_test(test_logprobs),
+        cmocka_unit_test(test_logprobs_in_pieces),
+        cmocka_unit_test(test_token_bytes),
         cmocka_unit_test(test_score_refusals),
         cmocka_unit_test(test_any_number_of_threads),
         cmocka_unit_test(test_options_from_the_model),

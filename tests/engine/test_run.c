@@ -237,7 +237,7 @@ static void test_length(void **state) {
         myelin_result_clear(&cut);
     }
     options.max_len = prompt - 1;
-    assert_int_equal(myelin_run(demo, story, &options, &cut, &error), MYELIN_ERROR_ARGUMENT);
+    assert_int_equal(myelin_run(demo, story, &options, &cut, &error), MYELIN_ERROR_CACHE_FULL);
     assert_non_null(strstr(error.message, "max_len"));
     assert_null(cut.text);
     assert_null(cut.token_ids);

@@ -244,6 +244,8 @@ static void a_budget_closes_the_block(void **state) {
         assert_memory_equal(closed.turn->reasoning, free_run.turn->reasoning,
                             closed.turn->reasoning_length);
         assert_true(budgets[i] > 0 || closed.turn->reasoning_length == 0);
+        assert_true(closed.reasoning_tokens >= budgets[i]);
+        assert_true(closed.reasoning_tokens < free_run.reasoning_tokens);
         assert_non_null(strstr(closed.text, "\n</think>\n\n"));
         assert_true(closed.turn->content_length > 0); /* and goes on to an answer */
         assert_int_equal(closed.finish_reason, MYELIN_FINISH_STOP);
@@ -260,6 +262,7 @@ static void a_budget_closes_the_block(void **state) {
     q.options.thinking_budget = 0;
     complete(&q, NULL, &closed);
     assert_null(strstr(closed.text, "think"));
+    assert_int_equal(closed.reasoning_tokens, 0);
     myelin_result_clear(&closed);
     myelin_result_clear(&free_run);
     free_question(&q);
