@@ -684,6 +684,7 @@ typedef struct myelin_serving_stats {
     uint64_t steps;
     double last_step_ms_ago; /* since a step ended; grows while idle */
     bool draining;
+    int32_t max_len; /* tokens of the longest request there is room for */
 } myelin_serving_stats;
 
 MYELIN_API void myelin_serving_get_stats(const myelin_serving *serving,

@@ -253,6 +253,7 @@ static void publish(myelin_serving *s) {
     s->stats.pages_used = memory.used;
     s->stats.pages_cached = memory.cached;
     s->stats.kv_bytes = memory.bytes;
+    s->stats.max_len = memory.longest;
     s->stats.steps = mln_scheduler_steps(s->scheduler);
 }
 
@@ -512,8 +513,10 @@ myelin_status myelin_serving_start(myelin_serving **out, myelin_model *model,
                                        .sequence_len = DEFAULT_LEN,
                                        .prefix_cache = resolved.prefix_cache};
     status = mln_scheduler_create(&s->scheduler, model->model, &scheduler, error);
-    if (status == MYELIN_OK)
+    if (status == MYELIN_OK) {
+        publish(s);
         status = start_worker(s, error);
+    }
     if (status != MYELIN_OK) {
         release(s);
         return status;

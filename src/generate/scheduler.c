@@ -585,6 +585,7 @@ myelin_status mln_scheduler_step(mln_scheduler *s, myelin_error *error) {
 
 mln_scheduler_memory mln_scheduler_get_memory(const mln_scheduler *s) {
     mln_scheduler_memory memory = {.total = s->num_pages,
+                                   .longest = s->limit,
                                    .bytes = (uint64_t)s->num_pages * s->page_bytes};
     if (s->pages) {
         memory.used = s->num_pages - mln_pages_available(s->pages);

@@ -79,6 +79,7 @@ myelin_status mln_scheduler_step(mln_scheduler *scheduler, myelin_error *error);
 typedef struct mln_scheduler_memory {
     int32_t total, used, cached; /* pages; used by those that have begun */
     uint64_t bytes;              /* of all pages */
+    int32_t longest;             /* positions of the longest request there is room for */
 } mln_scheduler_memory;
 
 mln_scheduler_memory mln_scheduler_get_memory(const mln_scheduler *scheduler);
