@@ -10,7 +10,7 @@ BINARY = os.environ["MYELIN_BINARY"]
 DATA = pathlib.Path(os.environ["MYELIN_TEST_DATA"])
 DEMO = pathlib.Path(os.environ["MYELIN_DEMO_MODEL"])
 COMMANDS = ("run", "chat", "batch", "score", "template", "tokenize", "detokenize", "inspect",
-            "quantize", "bench")
+            "quantize", "bench", "serve")
 # Of greedy picks: below this the two best logits are too close to ask for the same pick.
 SMALLEST_GAP = 1e-3
 

@@ -7,7 +7,7 @@ import unittest
 import support
 from support import COMMANDS, TestCase
 
-LATER = ("serve", "pull")
+LATER = ("pull",)
 
 
 class Help(TestCase):
@@ -33,7 +33,8 @@ class Help(TestCase):
             self.assertLessEqual(max(map(len, text.splitlines())), 80)
             self.assertEqual(self.good("help", command).decode(), text)
             self.assertEqual(self.good(command, "-h").decode(), text)
-            self.assertEqual(self.good(command, "--json", "--help").decode(), text)
+            if command != "serve":
+                self.assertEqual(self.good(command, "--json", "--help").decode(), text)
 
     def test_examples_name_real_options(self):
         for command in COMMANDS:
@@ -65,7 +66,7 @@ class Wrong(TestCase):
             message = self.bad(2, word)
             self.assertIn("unknown command", message)
         self.assertNotIn("mean", self.bad(2, "frobnicate"))
-        self.assertIn("unknown command", self.bad(2, "help", "serve"))
+        self.assertIn("unknown command", self.bad(2, "help", "pull"))
         self.bad(2, "help", "run", "batch")
 
     def test_unknown_options(self):
