@@ -72,6 +72,9 @@ class Processes:
         text = Path(config).read_text(encoding="utf-8").replace("192.0.2.", f"{NETWORK}.")
         text = re.sub(r"(?m)^    bind .*$", f"    bind {NETWORK}.100:8000", text)
         (self.directory / "haproxy.cfg").write_text(text, encoding="utf-8")
+        self.balancer = None
+
+    def start_all(self):
         for i in range(1, REPLICAS + 1):
             self.start(i)
         for i in range(1, REPLICAS + 1):
@@ -102,7 +105,7 @@ class Processes:
         raise AssertionError(f"nobody healthy at {host}:{port} after 30 s")
 
     def stop(self):
-        for process in [*self.replicas.values(), getattr(self, "balancer", None)]:
+        for process in [*self.replicas.values(), self.balancer]:
             if process and process.poll() is None:
                 process.kill()
                 process.wait()
@@ -182,9 +185,9 @@ def drained(process):
 
 def run(myelin, model, config):
     with tempfile.TemporaryDirectory() as directory:
-        processes = None
+        processes = Processes(myelin, model, config, directory)
         try:
-            processes = Processes(myelin, model, config, directory)
+            processes.start_all()
             expected = [answer_of(ask(f"{NETWORK}.1", 8080, question(i))) for i in range(24)]
             test_affinity()
             done = load(expected, PHASE_SECONDS, processes.replicas[1].kill)
@@ -206,8 +209,7 @@ def run(myelin, model, config):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
             raise
         finally:
-            if processes:
-                processes.stop()
+            processes.stop()
 
 
 def skip(reason):
