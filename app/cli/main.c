@@ -10,10 +10,7 @@
 static const cli_command *const commands[] = {
     &cli_command_run,      &cli_command_chat,     &cli_command_batch,      &cli_command_score,
     &cli_command_template, &cli_command_tokenize, &cli_command_detokenize, &cli_command_inspect,
-    &cli_command_quantize, &cli_command_bench,
-#ifdef MYELIN_SERVE
-    &cli_command_serve,
-#endif
+    &cli_command_quantize, &cli_command_bench,    &cli_command_serve,
 };
 
 enum { NUM_COMMANDS = sizeof commands / sizeof *commands };
