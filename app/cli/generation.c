@@ -42,6 +42,7 @@ enum {
     ROW_NO_SPECIAL,
     ROW_THINKING_BUDGET,
     ROW_JSON_SCHEMA,
+    ROW_SPECULATE,
     ROW_COUNT
 };
 
@@ -377,6 +378,10 @@ static const cli_option generation_options[ROW_COUNT] = {
                          "make the text (in a conversation, the answer) JSON that this JSON Schema "
                          "accepts; {} for any",
                          .read_text = read_schema_text, .read_json = read_schema_json},
+    [ROW_SPECULATE] = {"speculate", 0, NULL, CLI_FLAG, NULL,
+                       "try tokens that followed the last ones before: the same text, faster where "
+                       "it repeats the prompt",
+                       VALUE(speculate)},
 };
 
 void cli_generation_init(cli_generation *generation) {

@@ -435,6 +435,13 @@ typedef struct myelin_generation_options {
      * during the call, and may be shared by any number of generations.
      */
     const myelin_constraint *constraint;
+    /*
+     * true: draft tokens from what prompt and output hold already, where the last tokens stood
+     * before, and try several in one step. The text is the same; copies of the prompt (edits, code)
+     * come faster. Not with penalties or logprobs, nor where many are generated at once; takes room
+     * for the logits of 11 tokens beside the session.
+     */
+    bool speculate;
 } myelin_generation_options;
 
 MYELIN_API void myelin_generation_options_init(myelin_generation_options *options);

@@ -110,8 +110,12 @@ static myelin_status generate(myelin_session *session, myelin_emit emit, void *u
                               const myelin_generation_options *resolved, myelin_result *result,
                               myelin_error *error) {
     mln_job job;
-    myelin_status status = mln_job_begin(&job, session->model, session->sequence, &session->form,
-                                         resolved, emit, user, error);
+    myelin_status status = MYELIN_OK;
+    if (resolved->speculate)
+        status = mln_decoder_allow_drafts(session->decoder, MLN_LOOKUP_MOST, error);
+    if (status == MYELIN_OK)
+        status = mln_job_begin(&job, session->model, session->sequence, &session->form, resolved,
+                               emit, user, error);
     if (status != MYELIN_OK)
         return status;
     session->form = (mln_turn_form){0};

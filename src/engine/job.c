@@ -135,7 +135,8 @@ static myelin_status begin_sequence(mln_job *job, myelin_error *error) {
                                  .stop_ids = o->stop_ids,
                                  .num_stop_ids = o->num_stop_ids,
                                  .max_chunk = chunk_of(o),
-                                 .want_logprobs = o->logprobs};
+                                 .want_logprobs = o->logprobs,
+                                 .speculate = o->speculate};
     return mln_sequence_begin(job->sequence, &generation, error);
 }
 

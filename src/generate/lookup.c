@@ -7,7 +7,7 @@ enum {
     SHORTEST_MATCH = 3, /* tokens that must have stood before; two too often mean nothing */
     LONGEST_MATCH = 32,
     FIRST_LENGTH = 4,
-    FIRST_PAUSE = 4, /* tokens without drafts after one that failed, doubled each time */
+    FIRST_PAUSE = 4, /* steps without drafts after one that failed, doubled each time */
     LONGEST_PAUSE = 256,
 };
 

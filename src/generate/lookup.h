@@ -11,13 +11,13 @@
 #include <stdint.h>
 
 /* Most tokens drafted at once. */
-enum { MLN_LOOKUP_MOST = 16 };
+enum { MLN_LOOKUP_MOST = 11 };
 
 /* How long drafts are, by how well they have done. Plain data. */
 typedef struct mln_lookup {
     int32_t most;   /* tokens of a draft, 0: none are made */
     int32_t length; /* of the next draft */
-    int32_t wait;   /* tokens to be chosen before the next draft */
+    int32_t wait;   /* steps before the next draft */
     int32_t pause;  /* what `wait` becomes when drafts fail */
     float rate;     /* share of drafted tokens that were right, newer ones counting more */
 } mln_lookup;
@@ -28,7 +28,7 @@ void mln_lookup_begin(mln_lookup *lookup, int32_t most);
 /*
  * draft[room] receives the tokens that followed the longest earlier occurrence of the last tokens
  * of ids[count] (the newest among equals); returns how many, 0 when there is none worth trying.
- * Called once for each token chosen.
+ * Called once for each step that chooses tokens.
  */
 int32_t mln_lookup_draft(mln_lookup *lookup, const int32_t *ids, int32_t count, int32_t *draft,
                          int32_t room);

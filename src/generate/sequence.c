@@ -200,6 +200,8 @@ myelin_status mln_sequence_begin(mln_sequence *s, const mln_generation *generati
     s->num_generated = 0;
     s->num_forced = 0;
     s->allowed = NULL;
+    s->num_drafted = 0;
+    mln_lookup_begin(&s->lookup, generation->speculate ? MLN_LOOKUP_MOST : 0);
     s->phase = MLN_READING;
     mln_sampler_begin(s->sampler, &generation->sampling, s->ids, (size_t)s->count);
     return MYELIN_OK;
@@ -329,8 +331,44 @@ myelin_status mln_decoder_reserve(mln_decoder *d, int32_t max_len, myelin_error 
     return MYELIN_OK;
 }
 
+myelin_status mln_decoder_allow_drafts(mln_decoder *d, int32_t most, myelin_error *error) {
+    size_t vocab_size = (size_t)d->model->checkpoint->config.model.vocab_size;
+    most = most < MLN_LOOKUP_MOST ? most : MLN_LOOKUP_MOST;
+    if (most <= d->max_draft)
+        return MYELIN_OK;
+    size_t rows = (size_t)d->max_sequences + (size_t)most;
+    float *logits = mln_calloc(rows * vocab_size, sizeof *logits);
+    if (!logits)
+        return mln_fail_memory(error, rows * (uint64_t)vocab_size * sizeof *logits, "logits");
+    free(d->logits);
+    d->logits = logits;
+    d->max_draft = most;
+    return MYELIN_OK;
+}
+
 static bool is_running(const mln_sequence *s) {
     return s && (s->phase == MLN_READING || s->phase == MLN_GENERATING);
+}
+
+/* A token is a function of the logits before it and its position alone. */
+static bool is_free_of_history(const mln_sequence *s) {
+    const mln_sampling *p = &s->generation.sampling;
+    return s->phase == MLN_GENERATING && s->num_forced == 0 && !s->allowed &&
+           !s->generation.want_logprobs && p->repetition_penalty == 1 && p->presence_penalty == 0 &&
+           p->frequency_penalty == 0;
+}
+
+static int32_t least(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+
+/* Writes a draft after the sequence's tokens, all but the last of which are in the cache. */
+static int32_t draft(const mln_decoder *d, mln_sequence *s, int32_t room) {
+    room = least(room, s->generation.max_new_tokens - s->num_generated - 1);
+    room = least(room, s->max_len - s->count);
+    if (d->max_draft == 0 || room < 1 || !is_free_of_history(s))
+        return 0;
+    return mln_lookup_draft(&s->lookup, s->ids, s->count, s->ids + s->count, room);
 }
 
 /*
@@ -338,7 +376,7 @@ static bool is_running(const mln_sequence *s) {
  * prompts of others, then what is left to those with more to read, in order.
  */
 static int32_t plan_spans(mln_decoder *d, mln_sequence *const *sequences, int32_t count) {
-    int32_t num_spans = 0, left = d->step_tokens;
+    int32_t num_spans = 0, left = d->step_tokens, row = 0;
     for (int32_t i = 0; i < count && num_spans < d->max_sequences && left > 0; i++) {
         if (!is_running(sequences[i]))
             continue;
@@ -349,18 +387,21 @@ static int32_t plan_spans(mln_decoder *d, mln_sequence *const *sequences, int32_
     d->num_spans = d->num_tokens = num_spans;
     left = d->prompt_tokens < left ? d->prompt_tokens : left;
     for (int32_t i = 0; i < num_spans; i++) {
-        const mln_sequence *s = sequences[d->owner[i]];
+        mln_sequence *s = sequences[d->owner[i]];
         myelin_span *span = &d->spans[i];
         int32_t cached = mln_sequence_cached(s), waiting = s->count - cached;
         int32_t more = waiting - 1 < left ? waiting - 1 : left;
+        s->num_drafted = waiting == 1 ? draft(d, s, least(left, d->max_draft - (row - i))) : 0;
+        more += s->num_drafted;
         span->count += more;
         d->num_tokens += more;
         left -= more;
         span->sequence = s->cache;
         span->ids = s->ids + cached;
-        span->num_logits = span->count == waiting ? 1 : 0;
+        span->num_logits = span->count >= waiting ? 1 + s->num_drafted : 0;
         span->logits =
-            d->logits + (size_t)i * (size_t)s->model->checkpoint->config.model.vocab_size;
+            d->logits + (size_t)row * (size_t)s->model->checkpoint->config.model.vocab_size;
+        row += 1 + s->num_drafted;
     }
     return num_spans;
 }
@@ -425,10 +466,8 @@ static bool take_all_ready(mln_sequence *const *sequences, int32_t count) {
 
 /* The next token is the argmax of the logits as they are, and nothing else is asked of them. */
 static bool takes_argmax(const mln_sequence *s) {
-    const mln_sampling *p = &s->generation.sampling;
-    return s->phase == MLN_GENERATING && s->num_forced == 0 && !s->allowed &&
-           !s->generation.want_logprobs && !p->sampled && p->repetition_penalty == 1 &&
-           p->presence_penalty == 0 && p->frequency_penalty == 0 && p->num_bias == 0;
+    return is_free_of_history(s) && !s->generation.sampling.sampled &&
+           s->generation.sampling.num_bias == 0;
 }
 
 /* How many tokens the plug-in may choose by itself for every one of the spans; 0: none. */
@@ -442,7 +481,7 @@ static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences
         int32_t left = s->generation.max_new_tokens - s->num_generated;
         int32_t room = s->max_len - s->count + 1;
         int32_t wanted = s->generation.max_chunk > 1 ? s->generation.max_chunk : 1;
-        if (!takes_argmax(s))
+        if (!takes_argmax(s) || (d->max_draft > 0 && s->lookup.most > 0))
             return 0;
         length = left < length ? left : length;
         length = room < length ? room : length;
@@ -478,13 +517,39 @@ static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences
     return status;
 }
 
+/*
+ * Chooses a token after each drafted one, until one is not what was drafted: the chosen ones are
+ * those of steps without drafts, because logits do not depend on what is computed with them.
+ */
+static void choose_drafted(mln_sequence *s, const float *logits) {
+    size_t vocab_size = (size_t)s->model->checkpoint->config.model.vocab_size;
+    const int32_t *drafted = s->ids + s->count;
+    int32_t accepted = 0;
+    for (;; accepted++) {
+        s->ready[accepted] = mln_sampler_pick(s->sampler, logits + (size_t)accepted * vocab_size,
+                                              s->count + accepted);
+        if (accepted == s->num_drafted || s->ready[accepted] != drafted[accepted])
+            break;
+    }
+    mln_lookup_judge(&s->lookup, s->num_drafted, accepted);
+    s->model->plugin->truncate_sequence(s->cache, s->count + accepted);
+    s->num_drafted = 0;
+    s->next_ready = 0;
+    s->num_ready = accepted + 1;
+    take_ready(s);
+}
+
 static myelin_status forward(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
                              myelin_error_buffer *buffer) {
     myelin_status status = d->model->plugin->forward(d->context, d->spans, num_spans, buffer);
     status = mln_plugin_result(status, true, "forward", buffer);
-    for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++)
-        if (d->spans[i].num_logits)
-            choose(sequences[d->owner[i]], d->spans[i].logits);
+    for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
+        mln_sequence *s = sequences[d->owner[i]];
+        if (s->num_drafted > 0)
+            choose_drafted(s, d->spans[i].logits);
+        else if (d->spans[i].num_logits)
+            choose(s, d->spans[i].logits);
+    }
     return status;
 }
 

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "generate/lookup.h"
 #include "generate/sampler.h"
 #include "model/model.h"
 
@@ -43,6 +44,7 @@ typedef struct mln_generation {
     size_t num_stop_ids;
     int32_t max_chunk; /* tokens nobody needs one by one; up to 1: each as it comes */
     bool want_logprobs;
+    bool speculate; /* drafts are made where the decoder allows them */
 } mln_generation;
 
 typedef struct mln_sequence {
@@ -62,7 +64,9 @@ typedef struct mln_sequence {
     /* Tokens of a chunk that the plug-in has made and no step has taken yet. */
     int32_t ready[MLN_MAX_CHUNK];
     int32_t num_ready, next_ready;
-    float *logprobs; /* [vocab_size] of the last choice, when want_logprobs */
+    mln_lookup lookup;
+    int32_t num_drafted; /* tokens after the last one, in ids, that this step tries */
+    float *logprobs;     /* [vocab_size] of the last choice, when want_logprobs */
 } mln_sequence;
 
 /* Bytes of all a sequence owns, and of a decoder for num_sequences of at most max_len. */
@@ -133,7 +137,8 @@ typedef struct mln_decoder {
     int32_t max_chunk;     /* up to MLN_MAX_CHUNK; to be set */
     int32_t num_spans;     /* of the last step; 0: it only handed out tokens, */
     int32_t num_tokens;    /* and how many tokens it computed */
-    float *logits;         /* [max_sequences][vocab_size] */
+    int32_t max_draft;     /* tokens drafted in a step */
+    float *logits;         /* [max_sequences + max_draft][vocab_size] */
     myelin_span *spans;    /* [max_sequences] */
     int32_t *owner;        /* [max_sequences]: which of the step's sequences a span belongs to */
     /* Of a chunk, one for each span: */
@@ -152,12 +157,17 @@ void mln_decoder_free(mln_decoder *decoder); /* accepts NULL */
 /* Makes room for sequences of max_len positions; keeps what it has on failure. */
 myelin_status mln_decoder_reserve(mln_decoder *decoder, int32_t max_len, myelin_error *error);
 
+/* Lets steps try up to `most` drafted tokens (cut to MLN_LOOKUP_MOST): makes room for their logits.
+ */
+myelin_status mln_decoder_allow_drafts(mln_decoder *decoder, int32_t most, myelin_error *error);
+
 /*
  * One step of all sequences that are reading or generating; the others (and NULLs) are passed over.
  * A sequence whose tokens were all read has one token more after it, in phase GENERATING or ended;
  * one whose prompt is longer than the step's share stays READING. Where the plug-in decodes in
  * chunks, a step may only hand out tokens made before: then sequences without such tokens wait, so
- * that all compute together again; `fresh` tells which have a new token. Allocates nothing.
+ * that all compute together again; `fresh` tells which have a new token. Drafted tokens are tried
+ * in the same pass and taken where the model chooses them too. Allocates nothing.
  */
 myelin_status mln_decoder_step(mln_decoder *decoder, mln_sequence *const *sequences, int32_t count,
                                myelin_error *error);

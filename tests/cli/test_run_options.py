@@ -166,6 +166,16 @@ class Effects(TestCase):
         self.assertIn("cannot read", self.bad(2, "run", "--json-schema", "/no/such/file", STORY))
         self.assertIn("invalid JSON", self.bad(2, "run", "--json-schema", "{", STORY))
 
+    def test_drafts_change_no_text(self):
+        conversations = support.evaluation()[:24:3]
+        for i, case in enumerate(conversations):
+            text = case["messages"][-1]["content"] if "messages" in case else case["prompt"]
+            options = ["--chat"] + (["--sampler", "sampled", "--seed", i] if i % 2 else [])
+            plain, drafted = [self.good_json("run", "--json", "-n", 60, *options, *more, "--", text)
+                              for more in ([], ["--speculate"])]
+            for name in ("token_ids", "text", "finish_reason"):
+                self.assertEqual(drafted[name], plain[name], text)
+
     def test_the_last_one_counts(self):
         self.assertEqual(len(self.ids("-n", 2, "--max-new-tokens=3", "-n4")), 4)
 
