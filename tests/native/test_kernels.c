@@ -1,0 +1,656 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Every kernel of every set this processor can run, bit for bit against a scalar model of it, and
+ * within a derived bound of the same in double precision: odd sizes, 1 to MLN_CPU_BLOCK tokens,
+ * arrays aligned to no more than their elements, subnormal and huge numbers, infinities and NaN.
+ * A plain program of the native and base rooms alone, so that it can be built for any processor.
+ *
+ * usage: test_kernels [SET], all sets when none is named; 77 when the processor does not have it
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "myelin/tensor.h"
+#include "native/qwen3_cpu/half.h"
+#include "scalar_model.h"
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        printf("%s:%d: %s: ", __FILE__, __LINE__, tested->name);                                   \
+        printf(__VA_ARGS__);                                                                       \
+        printf("\n");                                                                              \
+        exit(1);                                                                                   \
+    } while (0)
+
+enum { PANELS = 2, MAX_COLUMNS = 1024 };
+
+static const mln_cpu_kernels *tested;
+static uint64_t checked; /* numbers compared */
+
+/* --- numbers --- */
+
+static uint64_t random_state;
+
+static uint32_t random_bits(void) {
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+
+/* -1 to 1 */
+static float random_float(void) {
+    return (float)(int32_t)random_bits() * 0x1p-31f;
+}
+
+/* What inputs are made of. */
+typedef enum numbers { PLAIN, WIDE, TINY, BROKEN, NUM_NUMBERS } numbers;
+
+/* PLAIN about 1; WIDE over many powers of two, zeros; TINY subnormal; BROKEN some NaN, infinity */
+static float random_number(numbers kind) {
+    float x = random_float();
+    uint32_t pick = random_bits() % 64;
+    switch (kind) {
+    case PLAIN:
+        return x;
+    case WIDE:
+        return pick == 0 ? 0.0f : ldexpf(x, (int)(pick % 40) - 24);
+    case TINY:
+        return ldexpf(x, -126 - (int)(pick % 24));
+    default:
+        return pick == 0 ? NAN : pick == 1 ? INFINITY : pick == 2 ? -INFINITY : x;
+    }
+}
+
+static void same_float(float expected, float found, const char *what, int64_t size, int64_t at) {
+    checked++;
+    if (isnan(expected) && isnan(found))
+        return;
+    if (memcmp(&expected, &found, sizeof found) != 0)
+        FAIL("%s of %lld: number %lld is %a, expected %a", what, (long long)size, (long long)at,
+             (double)found, (double)expected);
+}
+
+static void near(double expected, double bound, float found, const char *what, int64_t at) {
+    if (!(fabs((double)found - expected) <= bound))
+        FAIL("%s: number %lld is %.9g, expected %.9g within %.3g", what, (long long)at,
+             (double)found, expected, bound);
+}
+
+/* Heap memory of `bytes` aligned to `alignment` and no better; freed through *base. */
+static void *misaligned(unsigned char **base, size_t bytes, size_t alignment) {
+    *base = malloc(bytes + 128);
+    if (!*base)
+        abort();
+    uintptr_t at = ((uintptr_t)*base + 63) / 64 * 64 + alignment;
+    return (void *)at;
+}
+
+/* --- weights --- */
+
+static uint16_t to_bfloat(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16 | (isnan(x) ? 1u : 0u));
+}
+
+/* x as a dtype has it; its bytes go to `to` */
+static float store_number(void *to, int32_t dtype, float x) {
+    uint16_t half = dtype == MYELIN_DTYPE_BF16 ? to_bfloat(x) : float_to_half(x);
+    if (dtype == MYELIN_DTYPE_F32) {
+        memcpy(to, &x, sizeof x);
+        return x;
+    }
+    memcpy(to, &half, sizeof half);
+    return dtype == MYELIN_DTYPE_BF16 ? bfloat_to_float(half) : half_to_float(half);
+}
+
+static size_t size_of(int32_t dtype) {
+    return dtype == MYELIN_DTYPE_F32 ? 4 : 2;
+}
+
+static int32_t dtype_of(int32_t kind) {
+    return kind == MLN_CPU_F32   ? MYELIN_DTYPE_F32
+           : kind == MLN_CPU_F16 ? MYELIN_DTYPE_F16
+                                 : MYELIN_DTYPE_BF16;
+}
+
+static void make_panels(scalar_panel *p, mln_cpu_matrix matrix) {
+    matrix.rows = PANELS * MLN_CPU_PANEL;
+    matrix.panels = PANELS;
+    matrix.data = aligned_alloc(64, ((size_t)(PANELS * matrix.panel_bytes) + 63) / 64 * 64);
+    size_t weights = (size_t)(MLN_CPU_PANEL * matrix.columns);
+    *p = (scalar_panel){.matrix = matrix, .weights = calloc(weights, sizeof(float))};
+    if (!matrix.data || !p->weights)
+        abort();
+    memset(matrix.data, 0xff, (size_t)(PANELS * matrix.panel_bytes));
+}
+
+static void free_panels(scalar_panel *p) {
+    free(p->matrix.data);
+    free(p->weights);
+    free(p->codes);
+    free(p->scales);
+    free(p->biases);
+}
+
+/* Random rows in the second of two panels, laid out by the kernels under test. */
+static scalar_panel dense_panels(int32_t kind, int64_t columns, numbers how) {
+    scalar_panel p;
+    int32_t dtype = dtype_of(kind);
+    size_t element = size_of(dtype);
+    int64_t wide = kind == MLN_CPU_BF16 ? (columns + 1) / 2 * 2 : columns;
+    mln_cpu_matrix matrix = {
+        .kind = kind, .columns = columns, .panel_bytes = wide * (int64_t)element * MLN_CPU_PANEL};
+    make_panels(&p, matrix);
+    unsigned char *rows = malloc((size_t)(MLN_CPU_PANEL * columns) * element);
+    if (!rows)
+        abort();
+    for (int64_t i = 0; i < MLN_CPU_PANEL * columns; i++)
+        p.weights[i] = store_number(rows + (size_t)i * element, dtype, random_number(how));
+    tested->interleave(p.matrix.data + p.matrix.panel_bytes, rows, &p.matrix);
+    free(rows);
+    return p;
+}
+
+/* The layout kernels.h describes, number by number. */
+static void check_interleaved(const scalar_panel *p) {
+    const unsigned char *data = p->matrix.data + p->matrix.panel_bytes;
+    int32_t dtype = dtype_of(p->matrix.kind);
+    int64_t columns = p->matrix.columns;
+    for (int64_t r = 0; r < MLN_CPU_PANEL; r++)
+        for (int64_t c = 0; c < columns; c++) {
+            int64_t at = c * MLN_CPU_PANEL + r;
+            if (p->matrix.kind == MLN_CPU_BF16)
+                at = (c / 2 * MLN_CPU_PANEL + r) * 2 + c % 2;
+            unsigned char expected[4];
+            store_number(expected, dtype, p->weights[r * columns + c]);
+            if (memcmp(expected, data + at * (int64_t)size_of(dtype), size_of(dtype)) != 0)
+                FAIL("interleave: row %lld, column %lld of %lld", (long long)r, (long long)c,
+                     (long long)columns);
+        }
+    for (int64_t r = 0; p->matrix.kind == MLN_CPU_BF16 && columns % 2 && r < MLN_CPU_PANEL; r++) {
+        const unsigned char *pair = data + (columns / 2 * MLN_CPU_PANEL + r) * 4;
+        if (pair[2] || pair[3])
+            FAIL("interleave: row %lld is not padded with zero", (long long)r);
+    }
+}
+
+static unsigned char *lay_affine(unsigned char *to, const scalar_panel *p, float *parts, int64_t g,
+                                 numbers how) {
+    int64_t groups = p->matrix.columns / p->matrix.group;
+    for (int64_t r = 0; r < MLN_CPU_PANEL; r++, to += size_of(p->matrix.scale_dtype))
+        parts[r * groups + g] =
+            store_number(to, p->matrix.scale_dtype, random_number(how) * 0.125f);
+    return to;
+}
+
+/* Random codes in the second of two panels. */
+static scalar_panel code_panels(int32_t kind, int32_t group, int64_t groups, int32_t dtype,
+                                numbers how) {
+    scalar_panel p;
+    int64_t columns = group * groups;
+    int64_t bytes =
+        columns * (kind == MLN_CPU_Q4 ? 16 : 32) + groups * 64 * (int64_t)size_of(dtype);
+    make_panels(&p, (mln_cpu_matrix){.kind = kind,
+                                     .group = group,
+                                     .scale_dtype = dtype,
+                                     .columns = columns,
+                                     .panel_bytes = bytes});
+    p.codes = calloc((size_t)(MLN_CPU_PANEL * columns), 1);
+    p.scales = calloc((size_t)(MLN_CPU_PANEL * groups), sizeof(float));
+    p.biases = calloc((size_t)(MLN_CPU_PANEL * groups), sizeof(float));
+    unsigned char *to = p.matrix.data + bytes;
+    if (!p.codes || !p.scales || !p.biases)
+        abort();
+    for (int64_t g = 0; g < groups; g++) {
+        to = lay_affine(to, &p, p.scales, g, how);
+        to = lay_affine(to, &p, p.biases, g, how);
+        memset(to, 0, (size_t)group * (kind == MLN_CPU_Q4 ? 16 : 32));
+        for (int32_t i = 0; i < group; i++)
+            for (int r = 0; r < MLN_CPU_PANEL; r++) {
+                uint32_t code = random_bits() >> (kind == MLN_CPU_Q4 ? 28 : 24);
+                int tile = r / 16, lane = r % 16;
+                p.codes[r * columns + g * group + i] = (uint8_t)code;
+                if (kind == MLN_CPU_Q4)
+                    to[i / 4 * 64 + 4 * lane + i % 4] |= (unsigned char)(code << 4 * tile);
+                else
+                    to[i / 4 * 128 + 64 * tile + 4 * lane + i % 4] = (unsigned char)code;
+            }
+        to += group * (kind == MLN_CPU_Q4 ? 16 : 32);
+    }
+    return p;
+}
+
+/* --- pack and panel --- */
+
+static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
+    unsigned char *bases[3];
+    int64_t columns = p->matrix.columns;
+    size_t bytes = tested->packed_bytes(&p->matrix, count);
+    float *x = misaligned(&bases[0], (size_t)(count * columns) * sizeof *x, sizeof *x);
+    void *block = misaligned(&bases[1], bytes, sizeof(float));
+    float *out = misaligned(&bases[2], (size_t)(count + 1) * MLN_CPU_PANEL * sizeof *out, 4);
+    for (int64_t i = 0; i < count * columns; i++)
+        x[i] = random_number(how == BROKEN && i / columns != 1 ? PLAIN : how);
+    memset(block, 0xee, bytes + 16);
+    for (int32_t t = count - 1; t >= 0; t--)
+        tested->pack(block, &p->matrix, x + t * columns, t, count);
+    for (size_t i = 0; i < 16; i++)
+        if (((unsigned char *)block)[bytes + i] != 0xee)
+            FAIL("pack wrote behind %zu bytes", bytes);
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        out[count * MLN_CPU_PANEL + i] = 42.0f;
+    tested->panel(out, &p->matrix, 1, block, count);
+    for (int32_t t = 0; t < count; t++) {
+        float expected[MLN_CPU_PANEL];
+        double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
+        scalar_times(expected, exact, bound, p, x + t * columns);
+        for (int r = 0; r < MLN_CPU_PANEL; r++) {
+            float found = out[t * MLN_CPU_PANEL + r];
+            same_float(expected[r], found, "a panel", columns, t * MLN_CPU_PANEL + r);
+            if (isfinite(found))
+                near(exact[r], bound[r], found, "a panel", t * MLN_CPU_PANEL + r);
+            else if (how != BROKEN)
+                FAIL("a panel of finite numbers gave %g", (double)found);
+        }
+    }
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        if (out[count * MLN_CPU_PANEL + i] != 42.0f)
+            FAIL("panel wrote behind %d tokens", (int)count);
+    for (int i = 0; i < 3; i++)
+        free(bases[i]);
+}
+
+static void dense(void) {
+    static const int64_t sizes[] = {1, 2, 3, 15, 16, 17, 31, 64, 101, 258};
+    for (int32_t kind = MLN_CPU_F32; kind <= MLN_CPU_BF16; kind++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (int how = 0; how < NUM_NUMBERS; how++) {
+                scalar_panel p = dense_panels(kind, sizes[s], (numbers)how);
+                check_interleaved(&p);
+                for (int32_t count = 1; count <= MLN_CPU_BLOCK; count++)
+                    check_panel(&p, count, (numbers)how);
+                free_panels(&p);
+            }
+}
+
+static void codes(void) {
+    static const int32_t dtypes[] = {MYELIN_DTYPE_BF16, MYELIN_DTYPE_F16, MYELIN_DTYPE_F32};
+    for (int32_t kind = MLN_CPU_Q4; kind <= MLN_CPU_Q8; kind++)
+        for (int32_t group = 32; group <= 128; group *= 2)
+            for (int d = 0; d < 3; d++)
+                for (int how = 0; how < NUM_NUMBERS; how++) {
+                    scalar_panel p = code_panels(kind, group, 1 + how % 3, dtypes[d],
+                                                 how == BROKEN ? PLAIN : (numbers)how);
+                    for (int32_t count = 1; count <= MLN_CPU_BLOCK; count++)
+                        check_panel(&p, count, (numbers)how);
+                    free_panels(&p);
+                }
+}
+
+/* The largest codes times the largest activations: the sums of whole numbers do not overflow. */
+static void largest_codes(void) {
+    for (int32_t kind = MLN_CPU_Q4; kind <= MLN_CPU_Q8; kind++)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            scalar_panel p = code_panels(kind, 128, 1, MYELIN_DTYPE_F32, PLAIN);
+            unsigned char *at = p.matrix.data + p.matrix.panel_bytes + 256;
+            memset(at, 0xff, (size_t)p.matrix.panel_bytes - 256);
+            memset(p.codes, kind == MLN_CPU_Q4 ? 15 : 255, MLN_CPU_PANEL * 128);
+            float x[128], out[MLN_CPU_PANEL], expected[MLN_CPU_PANEL], block[128];
+            double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
+            for (int i = 0; i < 128; i++)
+                x[i] = 7.0f * (float)sign;
+            tested->pack(block, &p.matrix, x, 0, 1);
+            tested->panel(out, &p.matrix, 1, block, 1);
+            scalar_times(expected, exact, bound, &p, x);
+            for (int r = 0; r < MLN_CPU_PANEL; r++) {
+                same_float(expected[r], out[r], "the largest codes", 128, r);
+                near(exact[r], bound[r], out[r], "the largest codes", r);
+            }
+            free_panels(&p);
+        }
+}
+
+/* --- rows --- */
+
+static void check_rms_norm(int64_t n, numbers how) {
+    unsigned char *bases[3];
+    float *x = misaligned(&bases[0], (size_t)n * sizeof *x, sizeof *x);
+    float *weight = misaligned(&bases[1], (size_t)n * sizeof *x, 3 * sizeof *x);
+    float *out = misaligned(&bases[2], (size_t)(n + 1) * sizeof *x, sizeof *x);
+    float expected[MAX_COLUMNS];
+    const float eps = 1e-6f;
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = random_number(how);
+        weight[i] = random_number(PLAIN);
+        squares += (double)x[i] * (double)x[i];
+    }
+    scalar_rms_norm(expected, x, weight, n, eps);
+    out[n] = 42.0f;
+    tested->rms_norm(out, x, weight, n, eps);
+    for (int64_t i = 0; i < n; i++) {
+        double exact = (double)x[i] / sqrt(squares / (double)n + (double)eps) * (double)weight[i];
+        same_float(expected[i], out[i], "rms_norm", n, i);
+        if (how != BROKEN)
+            near(exact, fabs(exact) * (double)(n / 16 + 24) * 0x1p-24 + 0x1p-149, out[i],
+                 "rms_norm", i);
+    }
+    if (out[n] != 42.0f)
+        FAIL("rms_norm wrote behind %lld numbers", (long long)n);
+    tested->rms_norm(x, x, weight, n, eps);
+    for (int64_t i = 0; i < n; i++)
+        same_float(out[i], x[i], "rms_norm in place", n, i);
+    for (int i = 0; i < 3; i++)
+        free(bases[i]);
+}
+
+static void check_silu_mul(int64_t n, numbers how) {
+    unsigned char *bases[3];
+    float *gate = misaligned(&bases[0], (size_t)n * sizeof *gate, sizeof *gate);
+    float *up = misaligned(&bases[1], (size_t)n * sizeof *gate, 3 * sizeof *gate);
+    float *out = misaligned(&bases[2], (size_t)(n + 1) * sizeof *gate, sizeof *gate);
+    for (int64_t i = 0; i < n; i++) {
+        gate[i] = random_number(how) * (how == TINY ? 1.0f : 100.0f);
+        up[i] = random_number(how);
+    }
+    out[n] = 42.0f;
+    tested->silu_mul(out, gate, up, n);
+    for (int64_t i = 0; i < n; i++) {
+        double exact = (double)gate[i] / (1 + exp(-(double)gate[i])) * (double)up[i];
+        same_float(scalar_silu_mul(gate[i], up[i]), out[i], "silu_mul", n, i);
+        if (how != BROKEN) /* e^88 is the largest power computed: 6e-39 is left below -88 */
+            near(exact,
+                 fabs(exact) * 12 * 0x1p-24 + fabs((double)gate[i] * (double)up[i]) * 7e-39 +
+                     0x1p-149,
+                 out[i], "silu_mul", i);
+    }
+    if (out[n] != 42.0f)
+        FAIL("silu_mul wrote behind %lld numbers", (long long)n);
+    for (int i = 0; i < 3; i++)
+        free(bases[i]);
+}
+
+static void rows(void) {
+    for (int how = 0; how < NUM_NUMBERS; how++)
+        for (int64_t n = 1; n <= MAX_COLUMNS; n = n < 70 ? n + 1 : 2 * n + 1) {
+            check_rms_norm(n, (numbers)how);
+            check_silu_mul(n, (numbers)how);
+        }
+}
+
+/* --- the cache --- */
+
+typedef struct cache {
+    int32_t head_dim, width, capacity;
+    int half;
+    mln_cpu_kv kv;
+    float *keys, *values; /* [capacity][head_dim] as they are stored */
+} cache;
+
+static size_t cache_bytes(const cache *c) {
+    return (size_t)c->capacity * (size_t)c->width * (c->half ? 2 : 4);
+}
+
+/* All of it NaN, so that what must not be read would be seen. */
+static cache make_cache(int32_t head_dim, int32_t capacity, int half) {
+    cache c = {.head_dim = head_dim,
+               .width = (head_dim + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES,
+               .capacity = (capacity + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES,
+               .half = half};
+    c.kv.keys = aligned_alloc(64, cache_bytes(&c));
+    c.kv.values = aligned_alloc(64, cache_bytes(&c));
+    c.keys = calloc((size_t)(c.capacity * head_dim), sizeof(float));
+    c.values = calloc((size_t)(c.capacity * head_dim), sizeof(float));
+    if (!c.kv.keys || !c.kv.values || !c.keys || !c.values)
+        abort();
+    memset(c.kv.keys, 0xff, cache_bytes(&c));
+    memset(c.kv.values, 0xff, cache_bytes(&c));
+    return c;
+}
+
+static void free_cache(cache *c) {
+    free(c->kv.keys);
+    free(c->kv.values);
+    free(c->keys);
+    free(c->values);
+}
+
+/* x as the cache can hold it: binary16 has no infinity there, and no NaN. */
+static float as_cached(const cache *c, float x) {
+    if (!c->half)
+        return x;
+    x = x < 65504.0f ? x : 65504.0f;
+    x = x > -65504.0f ? x : -65504.0f;
+    return half_to_float(float_to_half(x));
+}
+
+static float cached(const cache *c, const unsigned char *from, int64_t at) {
+    uint16_t half;
+    float x;
+    memcpy(&half, from + 2 * at, sizeof half);
+    if (c->half)
+        return half_to_float(half);
+    memcpy(&x, from + 4 * at, sizeof x);
+    return x;
+}
+
+static void store(cache *c, int32_t position, numbers how) {
+    unsigned char *bases[2];
+    int32_t dim = c->head_dim;
+    float *key = misaligned(&bases[0], (size_t)dim * sizeof *key, sizeof *key);
+    float *value = misaligned(&bases[1], (size_t)dim * sizeof *key, 3 * sizeof *key);
+    for (int32_t d = 0; d < dim; d++) {
+        key[d] = random_number(how);
+        value[d] = random_number(how);
+        c->keys[position * dim + d] = as_cached(c, key[d]);
+        c->values[position * dim + d] = as_cached(c, value[d]);
+    }
+    tested->store_key(c->kv.keys, key, position, dim, c->width, c->half);
+    tested->store_value(c->kv.values, value, position, dim, c->width, c->half);
+    free(bases[0]);
+    free(bases[1]);
+}
+
+/* What was stored, zeros beside it, and the rest of the cache untouched. */
+static void check_store(int32_t head_dim, int half, numbers how) {
+    enum { POSITIONS = 40 };
+    cache c = make_cache(head_dim, POSITIONS, half);
+    for (int32_t p = 0; p < POSITIONS; p += 3)
+        store(&c, p, how);
+    for (int32_t p = 0; p < c.capacity; p++)
+        for (int32_t d = 0; d < c.width; d++) {
+            bool stored = p % 3 == 0 && p < POSITIONS, inside = d < head_dim;
+            int64_t key = ((int64_t)p / 16 * c.width + d) * 16 + p % 16;
+            int64_t value = (int64_t)p * c.width + d;
+            float k = !stored ? NAN : inside ? c.keys[p * head_dim + d] : 0.0f;
+            float v = !stored ? NAN : inside ? c.values[p * head_dim + d] : 0.0f;
+            same_float(k, cached(&c, c.kv.keys, key), "store_key", head_dim, d);
+            same_float(v, cached(&c, c.kv.values, value), "store_value", head_dim, d);
+        }
+    free_cache(&c);
+}
+
+static void stores(void) {
+    static const int32_t dims[] = {2, 10, 16, 18, 34, 64, 128};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        for (int half = 0; half < 2; half++)
+            for (int how = 0; how < NUM_NUMBERS; how++)
+                check_store(dims[i], half, (numbers)how);
+}
+
+/* --- attention --- */
+
+typedef struct question {
+    int32_t rows;
+    int32_t limits[MLN_CPU_ATTEND_ROWS];
+    float *q; /* [rows][head_dim] */
+} question;
+
+/* Rows first .. first+count-1 of the question: out[count][width], heap memory */
+static float *ask(const cache *c, const question *of, int32_t first, int32_t count) {
+    unsigned char *bases[2];
+    size_t floats = (size_t)(count * c->head_dim);
+    float *q = misaligned(&bases[0], floats * sizeof *q, sizeof *q);
+    float *scratch = misaligned(
+        &bases[1], (size_t)(MLN_CPU_ATTEND_ROWS * (MLN_CPU_SPLIT + c->width + 2)) * sizeof *q, 4);
+    float *out = malloc((size_t)(count * c->width) * sizeof *out);
+    if (!out)
+        abort();
+    for (int32_t r = 0; r < count; r++)
+        for (int32_t d = 0; d < c->head_dim; d++)
+            q[d * count + r] = of->q[(first + r) * c->head_dim + d];
+    mln_cpu_attention attention = {.kv = c->kv,
+                                   .rows = count,
+                                   .head_dim = c->head_dim,
+                                   .width = c->width,
+                                   .limits = of->limits + first,
+                                   .q = q,
+                                   .out = out,
+                                   .scratch = scratch};
+    (c->half ? tested->attend_f16 : tested->attend_f32)(&attention);
+    free(bases[0]);
+    free(bases[1]);
+    return out;
+}
+
+/* Row r of the answer against softmax(q k) v in double precision. */
+static void check_answer(const cache *c, const question *of, int32_t r, const float *out) {
+    int32_t dim = c->head_dim, limit = of->limits[r];
+    double *p = calloc((size_t)limit, sizeof *p), most = -INFINITY, sum = 0, off = 0, largest = 0;
+    if (!p)
+        abort();
+    for (int32_t j = 0; j < limit; j++) {
+        double magnitude = 0;
+        for (int32_t d = 0; d < dim; d++) {
+            double product = (double)of->q[r * dim + d] * (double)c->keys[j * dim + d];
+            p[j] += product;
+            magnitude += fabs(product);
+            largest = fmax(largest, fabs((double)c->values[j * dim + d]));
+        }
+        most = fmax(most, p[j]);
+        off = fmax(off, magnitude * (2 * dim + 4) * 0x1p-24);
+    }
+    for (int32_t j = 0; j < limit; j++)
+        sum += p[j] = exp(p[j] - most);
+    for (int32_t d = 0; d < dim; d++) {
+        double exact = 0;
+        for (int32_t j = 0; j < limit; j++)
+            exact += p[j] / sum * (double)c->values[j * dim + d];
+        near(exact, largest * (2 * off + (2 * MLN_CPU_SPLIT + 64) * 0x1p-24), out[d], "attend", d);
+        checked++;
+    }
+    free(p);
+}
+
+/* Rows with limits of their own: each as if it were alone, to the last bit. */
+static void check_attend(int32_t head_dim, int32_t rows_at_once, int32_t length, int half) {
+    cache c = make_cache(head_dim, length, half);
+    question of = {.rows = rows_at_once};
+    of.q = calloc((size_t)(rows_at_once * head_dim), sizeof *of.q);
+    if (!of.q)
+        abort();
+    for (int32_t p = 0; p < length; p++)
+        store(&c, p, PLAIN);
+    for (int32_t i = 0; i < rows_at_once * head_dim; i++)
+        of.q[i] = random_number(PLAIN);
+    for (int32_t r = 0; r < rows_at_once; r++) {
+        int32_t limit = length - (rows_at_once - 1 - r) / 2;
+        of.limits[r] = limit < 1 ? 1 : limit;
+    }
+    float *all = ask(&c, &of, 0, rows_at_once);
+    for (int32_t r = 0; r < rows_at_once; r++) {
+        float *one = ask(&c, &of, r, 1);
+        for (int32_t d = 0; d < head_dim; d++)
+            same_float(one[d], all[r * c.width + d], "attend", length, d);
+        check_answer(&c, &of, r, one);
+        free(one);
+    }
+    free(all);
+    free(of.q);
+    free_cache(&c);
+}
+
+static void attention(void) {
+    static const int32_t dims[] = {2, 10, 18, 64, 128}, lengths[] = {1, 15, 33, 255, 257, 530};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
+            for (int32_t n = 1; n <= MLN_CPU_ATTEND_ROWS; n += k < 4 ? 1 : 5)
+                for (int half = 0; half < 2; half++)
+                    check_attend(dims[i], n, lengths[k], half);
+}
+
+/* A NaN in a query or in a value seen reaches that row's answer, and no other row's. */
+static void broken_attention(void) {
+    enum { DIM = 18, LENGTH = 40 };
+    cache c = make_cache(DIM, LENGTH, 0);
+    question of = {.rows = 2, .limits = {LENGTH - 1, LENGTH}};
+    float q[2 * DIM], broken[DIM] = {0};
+    of.q = q;
+    for (int i = 0; i < 2 * DIM; i++)
+        q[i] = random_number(PLAIN);
+    for (int32_t p = 0; p < LENGTH; p++)
+        store(&c, p, PLAIN);
+    broken[3] = NAN;
+    for (int part = 0; part < 2; part++) {
+        if (part == 0)
+            tested->store_value(c.kv.values, broken, LENGTH - 1, DIM, c.width, 0);
+        else
+            q[DIM + 7] = NAN;
+        float *out = ask(&c, &of, 0, 2);
+        if (!isfinite(out[3]) || !isnan(out[c.width + 3]))
+            FAIL("a NaN in the second row gave %g in the first, %g in the second", (double)out[3],
+                 (double)out[c.width + 3]);
+        free(out);
+    }
+    free_cache(&c);
+}
+
+/* --- all of them --- */
+
+/* 1 + 2^-23 squared is 1 + 2^-22 + 2^-46: minus 1 + 2^-22 only a fused product leaves something. */
+static bool fuses(void) {
+    float x[2] = {1.0f, 1.0f + 0x1p-23f}, block[2], out[MLN_CPU_PANEL];
+    scalar_panel p = dense_panels(MLN_CPU_F32, 2, PLAIN);
+    float *w = (float *)(void *)(p.matrix.data + p.matrix.panel_bytes);
+    for (int r = 0; r < MLN_CPU_PANEL; r++) {
+        w[r] = -1.0f - 0x1p-22f;
+        w[MLN_CPU_PANEL + r] = x[1];
+    }
+    tested->pack(block, &p.matrix, x, 0, 1);
+    tested->panel(out, &p.matrix, 1, block, 1);
+    free_panels(&p);
+    return out[0] != 0.0f;
+}
+
+static bool test_set(const char *name) {
+    tested = mln_cpu_choose(name);
+    if (!tested)
+        return false;
+    random_state = 20;
+    checked = 0;
+    scalar_fused = fuses();
+    if (!scalar_fused && strcmp(name, "portable") != 0)
+        FAIL("products are not fused with their sums");
+    dense();
+    codes();
+    largest_codes();
+    rows();
+    stores();
+    attention();
+    broken_attention();
+    printf("%s: %llu numbers, %s\n", name, (unsigned long long)checked,
+           scalar_fused ? "fused" : "not fused");
+    return true;
+}
+
+int main(int argc, char **argv) {
+    static const char *const sets[] = {"portable",    "avx2", "avx512",
+                                       "avx512_vnni", "neon", "neon_dot"};
+    if (argc > 1)
+        return test_set(argv[1]) ? 0 : 77;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        test_set(sets[i]);
+    return 0;
+}
