@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #include "kernels.h"
@@ -15,7 +17,8 @@ extern const mln_cpu_kernels mln_cpu_kernels_portable;
 extern const mln_cpu_kernels mln_cpu_kernels_avx2, mln_cpu_kernels_avx512,
     mln_cpu_kernels_avx512_vnni;
 #elif defined(__aarch64__)
-extern const mln_cpu_kernels mln_cpu_kernels_neon;
+extern const mln_cpu_kernels mln_cpu_kernels_neon, mln_cpu_kernels_neon_dot,
+    mln_cpu_kernels_neon_i8mm;
 #endif
 
 #if defined(__x86_64__)
@@ -44,7 +47,11 @@ static size_t candidates(candidate out[8]) {
     out[n++] = (candidate){&mln_cpu_kernels_avx512, avx512};
     out[n++] = (candidate){&mln_cpu_kernels_avx2, avx2};
 #elif defined(__aarch64__)
-    out[n++] = (candidate){&mln_cpu_kernels_neon, true};
+    bool dot = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+    bool i8mm = dot && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+    out[n++] = (candidate){&mln_cpu_kernels_neon_i8mm, i8mm};
+    out[n++] = (candidate){&mln_cpu_kernels_neon_dot, dot};
+    out[n++] = (candidate){&mln_cpu_kernels_neon, true}; /* every processor of 64 bits has it */
 #endif
     out[n++] = (candidate){&mln_cpu_kernels_portable, true};
     return n;

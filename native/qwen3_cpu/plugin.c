@@ -333,6 +333,8 @@ PLUGIN(avx2, "avx2");
 PLUGIN(avx512, "avx512");
 PLUGIN(avx512_vnni, "avx512_vnni");
 PLUGIN(neon, "neon");
+PLUGIN(neon_dot, "neon_dot");
+PLUGIN(neon_i8mm, "neon_i8mm");
 
 const myelin_plugin *mln_native_plugin(void) {
     return &plugin_best;
@@ -342,11 +344,10 @@ const myelin_plugin *mln_native_plugin_for(const char *set) {
     const struct {
         const char *name;
         const myelin_plugin *plugin;
-    } sets[] = {{"portable", &plugin_portable},
-                {"avx2", &plugin_avx2},
-                {"avx512", &plugin_avx512},
-                {"avx512_vnni", &plugin_avx512_vnni},
-                {"neon", &plugin_neon}};
+    } sets[] = {{"portable", &plugin_portable},  {"avx2", &plugin_avx2},
+                {"avx512", &plugin_avx512},      {"avx512_vnni", &plugin_avx512_vnni},
+                {"neon", &plugin_neon},          {"neon_dot", &plugin_neon_dot},
+                {"neon_i8mm", &plugin_neon_i8mm}};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         if (!strcmp(sets[i].name, set) && mln_cpu_choose(set))
             return sets[i].plugin;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sixteen lanes in several registers of VEC_BYTES bytes each (16 or 32), written with the
- * compiler's vector types: the portable kernels, and those of AVX2 and NEON, which say how a
- * product is fused with a sum and how halves are widened.
+ * compiler's vector types: the portable kernels, and those of AVX2 and of NEON (VEC_NEON), which
+ * say how a product is fused with a sum and how halves are widened. The portable ones fuse nothing,
+ * so that they give the same bits on every processor.
  */
 #ifndef MLN_CPU_VEC_WIDE_H
 #define MLN_CPU_VEC_WIDE_H
@@ -12,6 +13,9 @@
 
 #ifdef __F16C__
 #include <immintrin.h>
+#endif
+#ifdef VEC_NEON
+#include <arm_neon.h>
 #endif
 
 #include "half.h"
@@ -39,7 +43,7 @@ INLINE part_f part_select(part_i mask, part_f yes, part_f no) {
 INLINE part_f part_fma(part_f a, part_f b, part_f c) {
 #if defined(__FMA__) && VEC_BYTES == 32
     return (part_f)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(VEC_NEON)
     return (part_f)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
     return a * b + c;
@@ -121,6 +125,10 @@ INLINE vf vf_load_f16(const uint16_t *from) {
     EACH_PART r.v[p] =
         (part_f)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 8 * p)));
     return r;
+#elif defined(VEC_NEON)
+    vf r;
+    EACH_PART r.v[p] = (part_f)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from + 4 * p)));
+    return r;
 #else
     float wide[16];
     for (int i = 0; i < 16; i++)
@@ -129,10 +137,14 @@ INLINE vf vf_load_f16(const uint16_t *from) {
 #endif
 }
 INLINE void vf_store_f16(uint16_t *to, vf x) {
+#ifdef VEC_NEON
+    EACH_PART vst1_u16(to + 4 * p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)x.v[p])));
+#else
     float wide[16];
     vf_store(wide, x);
     for (int i = 0; i < 16; i++)
         to[i] = float_to_half(wide[i]);
+#endif
 }
 INLINE vf vf_load_bf16(const uint16_t *from) {
     uint32_t wide[16];
@@ -176,6 +188,9 @@ INLINE vf vw_second(vw w) {
 }
 
 /* Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly. */
+#ifdef VEC_NEON
+#include "dot_neon.h"
+#else
 #define Q_PARTS 1
 
 typedef struct qv {
@@ -215,5 +230,6 @@ INLINE vf q_total(qv acc, qv same) {
     EACH_PART r.v[p] = __builtin_convertvector(acc.sum[p], part_f);
     return r;
 }
+#endif
 
 #endif

@@ -646,8 +646,8 @@ static bool test_set(const char *name) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const sets[] = {"portable",    "avx2", "avx512",
-                                       "avx512_vnni", "neon", "neon_dot"};
+    static const char *const sets[] = {"portable", "avx2",     "avx512",   "avx512_vnni",
+                                       "neon",     "neon_dot", "neon_i8mm"};
     if (argc > 1)
         return test_set(argv[1]) ? 0 : 77;
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
