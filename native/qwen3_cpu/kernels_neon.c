@@ -3,7 +3,7 @@
 #define VEC_NEON      1
 #define KERNELS_NAME  mln_cpu_kernels_neon
 #define KERNELS_TEXT  "neon"
-#define KERNELS_TILE  3
+#define KERNELS_TILE  2
 #define KERNELS_QTILE 2
 #include "vec_wide.h"
 

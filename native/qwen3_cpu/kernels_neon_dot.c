@@ -3,8 +3,8 @@
 #define VEC_NEON      1
 #define KERNELS_NAME  mln_cpu_kernels_neon_dot
 #define KERNELS_TEXT  "neon_dot"
-#define KERNELS_TILE  3
-#define KERNELS_QTILE 2
+#define KERNELS_TILE  2
+#define KERNELS_QTILE 1
 #include "vec_wide.h"
 
 #include "kernels.inc"
