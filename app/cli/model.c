@@ -20,6 +20,10 @@ static const cli_choice fusion_choices[] = {
     {"mlp", MYELIN_FUSION_MLP},           {"attention-block", MYELIN_FUSION_ATTENTION_BLOCK},
     {"layer", MYELIN_FUSION_LAYER},       {"greedy", MYELIN_FUSION_GREEDY},
     {"chunk", MYELIN_FUSION_CHUNK},       {NULL, 0}};
+static const cli_choice pack_choices[] = {{"auto", MYELIN_PACK_AUTO},
+                                          {"none", MYELIN_PACK_NONE},
+                                          {"lossless", MYELIN_PACK_LOSSLESS},
+                                          {NULL, 0}};
 
 #define FIELD(member) .offset = offsetof(cli_model_arguments, member)
 
@@ -39,6 +43,9 @@ static const cli_option model_options[] = {
     {"fusion", 0, NULL, CLI_CHOICE, "RUNG",
      "how much runs as native code; default: the most there is", FIELD(fusion),
      .choices = fusion_choices},
+    {"pack", 0, NULL, CLI_CHOICE, "HOW",
+     "keep bf16 weights in fewer bits, with the same results: lossless, none or auto, the default",
+     FIELD(pack), .choices = pack_choices},
     {"plugin", 0, NULL, CLI_TEXT, "PATH",
      "compute with the plug-in of this shared object, which runs as part of the command",
      FIELD(plugin)},
@@ -85,6 +92,7 @@ void cli_model_options(const cli_model_arguments *arguments, myelin_model_option
     options->dtype = arguments->dtype;
     options->chat = arguments->chat;
     options->fusion = arguments->fusion;
+    options->pack = arguments->pack;
     options->threads = arguments->threads;
     options->plugin = arguments->plugin;
 }

@@ -179,6 +179,7 @@ typedef struct myelin_model_options {
      * says; its code runs in this process. NULL: the built-in choice. Borrowed during the call.
      */
     const char *plugin;
+    myelin_pack pack; /* of bfloat16 weights; the tokens are the same */
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);

@@ -124,6 +124,8 @@ typedef struct myelin_model_description {
     int32_t fusion; /* a myelin_fusion */
     const myelin_config *config;
     const myelin_weights *weights;
+    int32_t pack; /* a myelin_pack; a wish that a plug-in may ignore */
+    int32_t reserved;
 } myelin_model_description;
 
 /*

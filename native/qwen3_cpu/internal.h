@@ -48,6 +48,7 @@ struct myelin_plugin_model {
     float *norm;            /* [H] */
     float *inv_freq;        /* [D / 2] */
     mln_region region;      /* owns every weight */
+    uint64_t *starts;       /* of the packed matrices' panels; NULL: nothing is packed */
 };
 
 /* Memory for keys and values: [layers, kv_heads, 2 (keys, values)][slots * width]. */
@@ -165,6 +166,14 @@ myelin_status mln_cpu_create_paged_sequence(myelin_plugin_pool *pool, int32_t ma
 void mln_cpu_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, int32_t count,
                        int32_t length);
 void mln_cpu_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from);
+
+/*
+ * pack.c: a BF16P panel from a BF16 one, in at most its bytes and a head's; dense where packing
+ * would not make it smaller.
+ */
+void mln_cpu_pack_panel(unsigned char *to, const unsigned char *dense, int64_t columns);
+/* The weight in `row` (of the panel's 32) and `column` of a BF16P panel. */
+void mln_cpu_packed_row(float *out, const unsigned char *panel, int64_t columns, int64_t row);
 
 /* forward.c: all layers over context->rows, then the head over context->wanted. */
 void mln_cpu_forward(myelin_plugin_context *context);

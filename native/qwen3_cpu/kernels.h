@@ -9,10 +9,14 @@
  *   F32    float    [K][32]
  *   F16    binary16 [K][32]
  *   BF16   bfloat16 [ceil(K / 2)][32][2]   pairs of columns; an odd last one is paired with zeros
- *   Q4, Q8 [G] of { scales [32], biases [32] (of scale_dtype), codes }
- *          Q4 codes [group / 4][64] bytes: byte 4r + j holds column 4i + j of row r in its low and
- *                                          of row 16 + r in its high half
- *          Q8 codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
+ *   BF16P  the same numbers, packed without loss: a mln_cpu_packed_head, then, if it says packed,
+ *          [ceil(K / 4)] of { codes [64], bytes [2][64] } and escapes; else a BF16 panel.
+ *          A byte holds a weight's sign and mantissa, a code of 4 bits which of the panel's 15
+ *          commonest exponents it has. Byte 16q + 8t + 2r + j of bytes[h] is row 16t + 4q + r of
+ *          column 4i + 2h + j; its code is in the low (h = 0) or high half of the same byte of
+ * codes Q4, Q8 [G] of { scales [32], biases [32] (of scale_dtype), codes } Q4 codes [group / 4][64]
+ * bytes: byte 4r + j holds column 4i + j of row r in its low and of row 16 + r in its high half Q8
+ * codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
  *
  * Every output is accumulated in one order, whatever the number of tokens computed at once: columns
  * ascending in one accumulator (F32, F16, BF16), or an exact integer sum for each group, groups
@@ -28,6 +32,7 @@ typedef enum mln_cpu_kind {
     MLN_CPU_F32,
     MLN_CPU_F16,
     MLN_CPU_BF16,
+    MLN_CPU_BF16P,
     MLN_CPU_Q4,
     MLN_CPU_Q8,
     MLN_CPU_KINDS
@@ -52,7 +57,28 @@ typedef struct mln_cpu_matrix {
     int64_t panels;
     int64_t panel_bytes;
     unsigned char *data; /* [panels][panel_bytes], 64-byte aligned */
+    uint64_t *starts;    /* BF16P: [panels] where each begins in data, panel_bytes at most apart */
 } mln_cpu_matrix;
+
+/* What a BF16P panel begins with: what each code adds to the upper and the lower byte of a weight.
+ */
+typedef struct mln_cpu_packed_head {
+    uint8_t high[16]; /* the upper 7 bits of the exponent */
+    uint8_t low[16];  /* its last bit, as 128 or 0 */
+    uint32_t packed;  /* 0: a BF16 panel follows */
+    uint32_t escapes; /* without the last one, which is of no step */
+    uint64_t bytes;   /* of the panel, this head included, in whole 64s */
+    uint64_t reserved[2];
+} mln_cpu_packed_head;
+
+/* A weight whose exponent has no code. They lie in the order of their steps. */
+typedef struct mln_cpu_escape {
+    uint32_t step;  /* pair of columns; UINT32_MAX after the last */
+    uint16_t at;    /* 2 * row + column of the pair */
+    uint16_t value; /* bfloat16 */
+} mln_cpu_escape;
+
+enum { MLN_CPU_PACKED_STEP = 192, MLN_CPU_NO_CODE = 15 };
 
 /*
  * The keys and values of one kv head of one layer, as the cache holds them, width = head_dim

@@ -28,7 +28,9 @@ typedef struct load_job {
     int64_t num_matrices;
     int64_t num_pieces;
     uint64_t bytes;
-    _Atomic int status; /* of the first piece that failed; the others then stop */
+    bool lossless;         /* pack what is bfloat16 */
+    int64_t packed_panels; /* of all matrices of that kind */
+    _Atomic int status;    /* of the first piece that failed; the others then stop */
     myelin_error_buffer *error;
 } load_job;
 
@@ -53,7 +55,7 @@ static size_t element_size(int32_t dtype) {
 }
 
 /* What a tensor becomes; the bytes of all its panels, UINT64_MAX when that overflows. */
-static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t) {
+static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, bool lossless) {
     *m = (mln_cpu_matrix){.rows = t->shape[0], .columns = t->shape[1]};
     uint64_t columns = (uint64_t)m->columns, panel;
     m->panels = (m->rows + MLN_CPU_PANEL - 1) / MLN_CPU_PANEL;
@@ -67,8 +69,9 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t) {
         panel = columns * 2 * MLN_CPU_PANEL;
         break;
     case MYELIN_DTYPE_BF16:
-        m->kind = MLN_CPU_BF16;
-        panel = (columns + 1) / 2 * 4 * MLN_CPU_PANEL;
+        m->kind = lossless ? MLN_CPU_BF16P : MLN_CPU_BF16;
+        panel =
+            (columns + 1) / 2 * 4 * MLN_CPU_PANEL + (lossless ? sizeof(mln_cpu_packed_head) : 0);
         break;
     default:
         m->kind = t->bits == 4 ? MLN_CPU_Q4 : MLN_CPU_Q8;
@@ -84,12 +87,14 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t) {
 }
 
 static bool add_matrix(load_job *job, const myelin_tensor *source, mln_cpu_matrix *target) {
-    uint64_t bytes = describe(target, source);
+    uint64_t bytes = describe(target, source, job->lossless);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
     *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
     if (added->piece_panels < 1)
         added->piece_panels = 1;
+    if (target->kind == MLN_CPU_BF16P)
+        job->packed_panels += target->panels;
     job->num_pieces += (target->panels + added->piece_panels - 1) / added->piece_panels;
     return bytes != UINT64_MAX && mln_add(job->bytes, bytes, &job->bytes);
 }
@@ -191,8 +196,15 @@ static myelin_status read_panel(load_job *job, const plan_matrix *from, int64_t 
         return read_affine_panel(host, from, panel, rows, buffer, error);
     myelin_status status =
         host->read(host->self, from->source, MYELIN_PART_DATA, row, rows, buffer, error);
-    if (status == MYELIN_OK)
-        job->model->kernels->interleave(m->data + panel * m->panel_bytes, buffer, m);
+    if (status != MYELIN_OK)
+        return status;
+    unsigned char *to = m->data + panel * m->panel_bytes;
+    if (m->kind != MLN_CPU_BF16P) {
+        job->model->kernels->interleave(to, buffer, m);
+        return status;
+    }
+    job->model->kernels->interleave(buffer + m->panel_bytes, buffer, m);
+    mln_cpu_pack_panel(to, buffer + m->panel_bytes, m->columns);
     return status;
 }
 
@@ -224,11 +236,12 @@ static void load_piece(void *context, int64_t index) {
         return;
     char text[512] = "";
     myelin_error_buffer error = {text, sizeof text};
-    unsigned char *buffer = mln_alloc((size_t)m->panel_bytes, 1);
+    size_t bytes = (size_t)m->panel_bytes * (m->kind == MLN_CPU_BF16P ? 2 : 1);
+    unsigned char *buffer = mln_alloc(bytes, 1);
     myelin_status status = buffer ? MYELIN_OK : MYELIN_ERROR_MEMORY;
     if (!buffer) {
         myelin_error reason = {0};
-        mln_fail_memory(&reason, (uint64_t)m->panel_bytes, "a panel of weights");
+        mln_fail_memory(&reason, bytes, "a panel of weights");
         mln_cpu_fail(&error, &reason);
     }
     int64_t panel = (index - from->first_piece) * from->piece_panels;
@@ -299,6 +312,34 @@ static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weigh
 
 /* --- the model --- */
 
+/*
+ * Packed panels are shorter than the room they were written to: moves all of them up to each other,
+ * and says where each begins. Returns the end of the last.
+ */
+static unsigned char *close_gaps(load_job *job) {
+    unsigned char *to = job->model->region.base;
+    uint64_t *starts = job->model->starts;
+    for (int64_t i = 0; i < job->num_matrices; i++) {
+        mln_cpu_matrix *m = job->matrices[i].target;
+        unsigned char *from = m->data;
+        m->data = to;
+        if (m->kind != MLN_CPU_BF16P) {
+            memmove(to, from, (size_t)(m->panels * m->panel_bytes));
+            to += m->panels * m->panel_bytes;
+            continue;
+        }
+        m->starts = starts;
+        for (int64_t p = 0; p < m->panels; p++, from += m->panel_bytes) {
+            mln_cpu_packed_head head;
+            memcpy(&head, from, sizeof head);
+            *starts++ = (uint64_t)(to - m->data);
+            memmove(to, from, (size_t)head.bytes);
+            to += head.bytes;
+        }
+    }
+    return to;
+}
+
 static myelin_status read_weights(load_job *job, const myelin_weights *source) {
     myelin_plugin_model *model = job->model;
     uint64_t total;
@@ -307,7 +348,14 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_cpu_fail(job->error, &error);
     }
-    if (mln_region_map(&model->region, total, "the weights", &error) != MYELIN_OK)
+    if (job->packed_panels > 0) {
+        model->starts = mln_calloc((size_t)job->packed_panels, sizeof *model->starts);
+        if (!model->starts)
+            mln_fail_memory(&error, (uint64_t)job->packed_panels * 8, "the table of panels");
+    }
+    if (error.status == MYELIN_OK)
+        mln_region_map(&model->region, total, "the weights", &error);
+    if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);
     unsigned char *at = model->region.base;
     for (int64_t i = 0; i < job->num_matrices; i++) {
@@ -317,8 +365,13 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
     }
     model->host.parallel_for(model->host.self, job->num_pieces, load_piece, job);
     myelin_status status = (myelin_status)atomic_load(&job->status);
+    if (status == MYELIN_OK && model->starts)
+        at = close_gaps(job);
     if (status == MYELIN_OK)
         status = read_vectors(model, source, at, job->error);
+    uint64_t used = (uint64_t)(at - model->region.base) + vector_bytes(&model->sizes);
+    if (status == MYELIN_OK && model->starts)
+        mln_region_trim(&model->region, used);
     if (model->config.tie_word_embeddings)
         model->lm_head = model->embed_tokens;
     return status;
@@ -335,7 +388,8 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
     size_t layers = (size_t)source->num_layers;
     if (mln_team_create(&model->team, model->host.num_threads, &error) != MYELIN_OK)
         return mln_cpu_fail(buffer, &error);
-    load_job job = {.model = model, .error = buffer};
+    load_job job = {
+        .model = model, .error = buffer, .lossless = description->pack == MYELIN_PACK_LOSSLESS};
     model->layers = mln_calloc(layers, sizeof *model->layers);
     job.matrices = mln_calloc(layers * MATRICES_A_LAYER + 2, sizeof *job.matrices);
     myelin_status status = MYELIN_OK;
@@ -380,6 +434,7 @@ void mln_cpu_free_model(myelin_plugin_model *model) {
     mln_team_free(model->team);
     mln_region_unmap(&model->region);
     free(model->layers);
+    free(model->starts);
     free(model);
 }
 
@@ -408,6 +463,8 @@ static void affine_row(float *out, const mln_cpu_matrix *m, const unsigned char 
 void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *m, int64_t row) {
     const unsigned char *panel = m->data + row / MLN_CPU_PANEL * m->panel_bytes;
     const uint16_t *halves = (const uint16_t *)(const void *)panel;
+    if (m->starts)
+        panel = m->data + m->starts[row / MLN_CPU_PANEL];
     row %= MLN_CPU_PANEL;
     switch (m->kind) {
     case MLN_CPU_F32:
@@ -421,6 +478,9 @@ void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *m, int64_t row) {
     case MLN_CPU_BF16:
         for (int64_t c = 0; c < m->columns; c++)
             out[c] = bfloat_to_float(halves[(c / 2 * MLN_CPU_PANEL + row) * 2 + c % 2]);
+        return;
+    case MLN_CPU_BF16P:
+        mln_cpu_packed_row(out, panel, m->columns, row);
         return;
     default:
         affine_row(out, m, panel, row);

@@ -82,6 +82,27 @@ INLINE vw vw_low4(vw w) {
 INLINE vw vw_high4(vw w) {
     return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15));
 }
+INLINE void vw_store(void *p, vw w) {
+    _mm512_storeu_si512(p, w);
+}
+/* table[16] at every byte's number below 16 */
+INLINE vw vw_table(const uint8_t *table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
+}
+INLINE vw vw_lookup(vw table, vw numbers) {
+    return _mm512_shuffle_epi8(table, numbers);
+}
+/* Of every byte the bits in `mask` from a, the others from b. */
+INLINE vw vw_mix(int mask, vw a, vw b) {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)mask), a, b, 0xca);
+}
+/* Bytes of a and b in turns: of each 16 the first eight, and the last eight. */
+INLINE vw vw_zip_low(vw a, vw b) {
+    return _mm512_unpacklo_epi8(a, b);
+}
+INLINE vw vw_zip_high(vw a, vw b) {
+    return _mm512_unpackhi_epi8(a, b);
+}
 
 /* Of 16 pairs of bfloat16 the first ones and the second ones. */
 INLINE vf vw_first(vw w) {

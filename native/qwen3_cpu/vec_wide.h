@@ -174,6 +174,70 @@ INLINE vw vw_high4(vw w) {
     EACH_PART w.v[p] = w.v[p] >> 4 & 0x0f0f0f0fu;
     return w;
 }
+INLINE void vw_store(void *to, vw w) {
+    memcpy(to, &w, sizeof w);
+}
+
+/* Each 16 bytes of these apart from the others, as the instructions of every processor have it. */
+#if defined(__AVX2__) && VEC_BYTES == 32
+typedef __m256i part_b;
+INLINE part_b part_lookup(part_b table, part_b numbers) {
+    return _mm256_shuffle_epi8(table, numbers);
+}
+INLINE part_b part_zip(part_b a, part_b b, int upper) {
+    return upper ? _mm256_unpackhi_epi8(a, b) : _mm256_unpacklo_epi8(a, b);
+}
+#elif defined(VEC_NEON)
+typedef uint8x16_t part_b;
+INLINE part_b part_lookup(part_b table, part_b numbers) {
+    return vqtbl1q_u8(table, numbers);
+}
+INLINE part_b part_zip(part_b a, part_b b, int upper) {
+    return upper ? vzip2q_u8(a, b) : vzip1q_u8(a, b);
+}
+#else
+typedef uint8_t part_b __attribute__((vector_size(VEC_BYTES)));
+INLINE part_b part_lookup(part_b table, part_b numbers) {
+    part_b r;
+    for (int i = 0; i < VEC_BYTES; i++)
+        r[i] = table[numbers[i]];
+    return r;
+}
+INLINE part_b part_zip(part_b a, part_b b, int upper) {
+    part_b r;
+    for (int i = 0; i < VEC_BYTES / 2; i++) {
+        r[2 * i] = a[i + upper * VEC_BYTES / 2];
+        r[2 * i + 1] = b[i + upper * VEC_BYTES / 2];
+    }
+    return r;
+}
+#endif
+/* table[16] at every byte's number below 16 */
+INLINE vw vw_table(const uint8_t *table) {
+    vw r;
+    for (size_t i = 0; i < sizeof r / 16; i++)
+        memcpy((unsigned char *)&r + 16 * i, table, 16);
+    return r;
+}
+INLINE vw vw_lookup(vw table, vw numbers) {
+    EACH_PART numbers.v[p] = (part_u)part_lookup((part_b)table.v[p], (part_b)numbers.v[p]);
+    return numbers;
+}
+/* Of every byte the bits in `mask` from a, the others from b. */
+INLINE vw vw_mix(int mask, vw a, vw b) {
+    uint32_t wide = (uint32_t)mask * 0x01010101u;
+    EACH_PART a.v[p] = (a.v[p] & wide) | (b.v[p] & ~wide);
+    return a;
+}
+/* Bytes of a and b in turns: of each 16 the first eight, and the last eight. */
+INLINE vw vw_zip_low(vw a, vw b) {
+    EACH_PART a.v[p] = (part_u)part_zip((part_b)a.v[p], (part_b)b.v[p], 0);
+    return a;
+}
+INLINE vw vw_zip_high(vw a, vw b) {
+    EACH_PART a.v[p] = (part_u)part_zip((part_b)a.v[p], (part_b)b.v[p], 1);
+    return a;
+}
 
 /* Of 16 pairs of bfloat16 the first ones and the second ones. */
 INLINE vf vw_first(vw w) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -89,6 +90,17 @@ myelin_status mln_region_map(mln_region *region, uint64_t size, const char *what
     if (slack) /* a kernel without huge pages refuses, and small pages serve as well, if slower */
         (void)madvise(region->base, region->size, MADV_HUGEPAGE);
     return MYELIN_OK;
+}
+
+void mln_region_trim(mln_region *region, uint64_t size) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char *end = (unsigned char *)region->mapping + region->mapping_size;
+    unsigned char *keep = region->base + ((size_t)size + page - 1) / page * page;
+    if (size == 0 || size >= region->size || keep >= end)
+        return;
+    munmap(keep, (size_t)(end - keep));
+    region->mapping_size = (size_t)(keep - (unsigned char *)region->mapping);
+    region->size = (size_t)size;
 }
 
 void mln_region_unmap(mln_region *region) {

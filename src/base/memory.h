@@ -40,6 +40,8 @@ typedef struct mln_region {
 
 myelin_status mln_region_map(mln_region *region, uint64_t size, const char *what,
                              myelin_error *error);
+/* Gives the bytes from `size` on back to the system; size is at most the region's. */
+void mln_region_trim(mln_region *region, uint64_t size);
 void mln_region_unmap(mln_region *region); /* accepts a zeroed region, leaves it zeroed */
 
 /*

@@ -79,6 +79,7 @@ static myelin_status load(myelin_model *model, const myelin_model_options *optio
     mln_model_options load = {.plugin = model->plugin.plugin,
                               .dtype = (int32_t)options->dtype,
                               .fusion = (int32_t)options->fusion,
+                              .pack = (int32_t)options->pack,
                               .threads = options->threads,
                               .progress = options->progress,
                               .user = options->user};

@@ -120,6 +120,9 @@ myelin_status mln_model_options_resolve(myelin_model_options *out,
         status = check_integer("fusion", (int64_t)out->fusion, MYELIN_FUSION_AUTO,
                                MYELIN_FUSION_CHUNK, error);
     if (status == MYELIN_OK)
+        status = check_integer("pack", (int64_t)out->pack, MYELIN_PACK_AUTO, MYELIN_PACK_LOSSLESS,
+                               error);
+    if (status == MYELIN_OK)
         status = check_integer("device", (int64_t)out->device, MYELIN_DEVICE_AUTO,
                                MYELIN_DEVICE_CUDA, error);
     if (status == MYELIN_OK && out->threads == 0)

@@ -79,6 +79,7 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                 .parallel_for = host_parallel_for};
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
+                                            .pack = options->pack,
                                             .config = &model->config,
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
@@ -123,6 +124,7 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
     myelin_config config = mln_stored_config(checkpoint, options->dtype);
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
+                                            .pack = options->pack,
                                             .config = &config,
                                             .weights = &loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";

@@ -16,6 +16,7 @@ typedef struct mln_model_options {
     const myelin_plugin *plugin; /* which implementer */
     int32_t dtype;               /* load-time cast of dense tensors; AUTO: none */
     int32_t fusion;              /* a myelin_fusion */
+    int32_t pack;                /* a myelin_pack */
     int32_t threads;             /* at least 1 */
     /*
      * Called from any loading thread, one at a time, as bytes arrive; total is what will be stored.

@@ -29,7 +29,7 @@ static void dense_times(float *out, double *exact, double *bound, const scalar_p
             exact[r] += product;
             magnitude += fabs(product);
         }
-        if (p->matrix.kind == MLN_CPU_BF16 && columns % 2 != 0)
+        if (p->matrix.kind >= MLN_CPU_BF16 && columns % 2 != 0)
             sum = scalar_madd(0.0f, 0.0f, sum);
         out[r] = sum;
         bound[r] = (double)(2 * columns + 2) * (UNIT * magnitude + 0x1p-149);

@@ -14,6 +14,7 @@
 
 #include "myelin/tensor.h"
 #include "native/qwen3_cpu/half.h"
+#include "native/qwen3_cpu/internal.h"
 #include "scalar_model.h"
 
 #define FAIL(...)                                                                                  \
@@ -128,6 +129,7 @@ static void make_panels(scalar_panel *p, mln_cpu_matrix matrix) {
 
 static void free_panels(scalar_panel *p) {
     free(p->matrix.data);
+    free(p->matrix.starts);
     free(p->weights);
     free(p->codes);
     free(p->scales);
@@ -273,6 +275,66 @@ static void dense(void) {
                     check_panel(&p, count, (numbers)how);
                 free_panels(&p);
             }
+}
+
+/* The second of two BF16 panels as a BF16P one; every `rare`-th weight first made rare, if any. */
+static scalar_panel packed_panels(int64_t columns, numbers how, int64_t rare) {
+    scalar_panel p = dense_panels(MLN_CPU_BF16, columns, how);
+    mln_cpu_matrix matrix = p.matrix;
+    uint16_t *weights = (uint16_t *)(void *)(p.matrix.data + p.matrix.panel_bytes);
+    for (int64_t i = 0; rare > 0 && i < MLN_CPU_PANEL * columns; i += rare) {
+        int64_t r = i % MLN_CPU_PANEL, c = i / MLN_CPU_PANEL;
+        float x = ldexpf(p.weights[r * columns + c], -30 - (int)(i / rare % 60));
+        p.weights[r * columns + c] =
+            store_number(&weights[(c / 2 * MLN_CPU_PANEL + r) * 2 + c % 2], MYELIN_DTYPE_BF16, x);
+    }
+    matrix.kind = MLN_CPU_BF16P;
+    matrix.panel_bytes += (int64_t)sizeof(mln_cpu_packed_head);
+    matrix.data = aligned_alloc(64, (size_t)(PANELS * matrix.panel_bytes + 63) / 64 * 64);
+    matrix.starts = calloc(PANELS, sizeof *matrix.starts);
+    if (!matrix.data || !matrix.starts)
+        abort();
+    matrix.starts[1] = (uint64_t)(matrix.panel_bytes + 63) / 64 * 64 - 64;
+    mln_cpu_pack_panel(matrix.data + matrix.starts[1], (unsigned char *)weights, columns);
+    free(p.matrix.data);
+    p.matrix = matrix;
+    return p;
+}
+
+/* Every weight comes back; returns whether the panel was packed. */
+static bool check_packed(const scalar_panel *p) {
+    int64_t columns = p->matrix.columns;
+    const unsigned char *panel = p->matrix.data + p->matrix.starts[1];
+    mln_cpu_packed_head head;
+    memcpy(&head, panel, sizeof head);
+    if (head.bytes > (uint64_t)p->matrix.panel_bytes)
+        FAIL("a packed panel of %lld columns takes %llu bytes", (long long)columns,
+             (unsigned long long)head.bytes);
+    float *row = calloc((size_t)columns, sizeof *row);
+    for (int64_t r = 0; r < MLN_CPU_PANEL; r++) {
+        mln_cpu_packed_row(row, panel, columns, r);
+        for (int64_t c = 0; c < columns; c++)
+            same_float(p->weights[r * columns + c], row[c], "a packed row", columns, c);
+    }
+    free(row);
+    return head.packed != 0;
+}
+
+static void packed(void) {
+    static const int64_t sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 30, 127, 258, 515};
+    static const int64_t rare[] = {0, 1000, 3 * MLN_CPU_PANEL * 16 / 2, 40};
+    int64_t made[2] = {0, 0};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int how = 0; how < NUM_NUMBERS; how++)
+            for (size_t k = 0; k < sizeof rare / sizeof *rare; k++) {
+                scalar_panel p = packed_panels(sizes[s], (numbers)how, rare[k]);
+                made[check_packed(&p)]++;
+                for (int32_t count = 1; count <= MLN_CPU_BLOCK; count += count < 3 ? 1 : 3)
+                    check_panel(&p, count, (numbers)how);
+                free_panels(&p);
+            }
+    if (made[0] < 20 || made[1] < 20)
+        FAIL("%lld panels packed, %lld dense", (long long)made[1], (long long)made[0]);
 }
 
 static void codes(void) {
@@ -634,6 +696,7 @@ static bool test_set(const char *name) {
     if (!scalar_fused && strcmp(name, "portable") != 0)
         FAIL("products are not fused with their sums");
     dense();
+    packed();
     codes();
     largest_codes();
     rows();

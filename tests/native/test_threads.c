@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The whole forward pass with 1 to 64 threads, more than there are processors, and with the process
- * bound to one processor: the same bits. Like test_kernels a plain program of native and base.
+ * bound to one processor, weights packed or not: the same bits. Like test_kernels a plain program
+ * of native and base.
  *
  * usage: test_threads [SET], the best when none is named; 77 when the processor does not have it
  */
@@ -148,7 +149,7 @@ static void compute(const myelin_plugin_model *model, answer *to) {
     tested->free_sequence(sequence);
 }
 
-static void answer_with(answer *to, made_up *m, int32_t threads) {
+static void answer_with(answer *to, made_up *m, int32_t threads, myelin_pack pack) {
     char text[256] = "";
     myelin_error_buffer error = {text, sizeof text};
     myelin_host host = {.struct_size = sizeof host,
@@ -156,8 +157,10 @@ static void answer_with(answer *to, made_up *m, int32_t threads) {
                         .self = m,
                         .read = read_part,
                         .parallel_for = one_by_one};
-    myelin_model_description description = {
-        .struct_size = sizeof description, .config = &m->config, .weights = &m->weights};
+    myelin_model_description description = {.struct_size = sizeof description,
+                                            .config = &m->config,
+                                            .weights = &m->weights,
+                                            .pack = pack};
     myelin_plugin_model *model;
     if (tested->load(&description, &host, &model, &error) != MYELIN_OK)
         fail("loading", text);
@@ -179,7 +182,7 @@ static void check_sense(const answer *a) {
 
 static void check_threads(made_up *m, const answer *expected, int32_t threads) {
     static answer found;
-    answer_with(&found, m, threads);
+    answer_with(&found, m, threads, threads % 2 == 0 ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE);
     if (memcmp(&found, expected, sizeof found) != 0) {
         char text[32];
         snprintf(text, sizeof text, "%d threads", (int)threads);
@@ -223,7 +226,7 @@ int main(int argc, char **argv) {
         return 77;
     for (int32_t bits = 0; bits <= 8; bits += 4) {
         describe(&m, bits);
-        answer_with(&expected, &m, 1);
+        answer_with(&expected, &m, 1, MYELIN_PACK_NONE);
         check_sense(&expected);
         check_bound(&m, &expected);
         for (size_t i = 0; i < sizeof threads / sizeof *threads; i++)

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Packing bfloat16 weights without loss. Of the 16 bits of a weight the exponent's 8 carry about
+ * three: the 15 commonest of a panel get codes of 4 bits, the others are listed as escapes.
+ */
+#include <stdbool.h>
+#include <string.h>
+
+#include "half.h"
+#include "internal.h"
+
+/* An escape costs about as much time as three steps: no more of them than one in eight steps. */
+enum { COLUMNS_AN_ESCAPE = 16, EXPONENTS = 256 };
+
+static int exponent_of(uint16_t weight) {
+    return weight >> 7 & 0xff;
+}
+
+/* How often each exponent occurs. Four counters of each: equal neighbours do not wait. */
+static void count_exponents(uint32_t counts[EXPONENTS], const uint16_t *weights, int64_t number) {
+    uint32_t parts[4][EXPONENTS];
+    memset(parts, 0, sizeof parts);
+    for (int64_t i = 0; i < number; i += 4)
+        for (int k = 0; k < 4; k++)
+            parts[k][exponent_of(weights[i + k])]++;
+    for (int e = 0; e < EXPONENTS; e++)
+        counts[e] = parts[0][e] + parts[1][e] + parts[2][e] + parts[3][e];
+}
+
+/* Codes for the commonest exponents, in the head and by exponent; returns how many have none. */
+static uint32_t choose_codes(mln_cpu_packed_head *head, uint8_t codes[EXPONENTS],
+                             uint32_t counts[EXPONENTS]) {
+    memset(codes, MLN_CPU_NO_CODE, EXPONENTS);
+    for (uint8_t code = 0; code < MLN_CPU_NO_CODE; code++) {
+        int best = 0;
+        for (int e = 1; e < EXPONENTS; e++)
+            best = counts[e] > counts[best] ? e : best;
+        if (counts[best] == 0)
+            break;
+        counts[best] = 0;
+        codes[best] = code;
+        head->high[code] = (uint8_t)(best >> 1);
+        head->low[code] = (uint8_t)(best << 7 & 0x80);
+    }
+    uint32_t rest = 0;
+    for (int e = 0; e < EXPONENTS; e++)
+        rest += counts[e];
+    return rest;
+}
+
+/* Where weight `i` = 2 * row + column of a step lies among its 64 bytes. */
+static int place_of(int i) {
+    return i % 32 / 8 * 16 + i / 32 * 8 + i % 8;
+}
+
+/* One pair of columns. Returns the escape after its own. */
+static mln_cpu_escape *pack_step(unsigned char *codes, unsigned char *bytes,
+                                 const uint16_t *weights, const uint8_t code_of[EXPONENTS],
+                                 int shift, uint32_t step, mln_cpu_escape *escape) {
+    bool escapes = false;
+    for (int i = 0; i < 2 * MLN_CPU_PANEL; i++) {
+        uint8_t code = code_of[exponent_of(weights[i])];
+        int place = place_of(i);
+        bytes[place] = (unsigned char)((weights[i] >> 8 & 0x80) | (weights[i] & 0x7f));
+        codes[place] |= (unsigned char)(code << shift);
+        escapes |= code == MLN_CPU_NO_CODE;
+    }
+    for (int i = 0; escapes && i < 2 * MLN_CPU_PANEL; i++)
+        if (code_of[exponent_of(weights[i])] == MLN_CPU_NO_CODE)
+            *escape++ = (mln_cpu_escape){step, (uint16_t)i, weights[i]};
+    return escape;
+}
+
+void mln_cpu_pack_panel(unsigned char *to, const unsigned char *dense, int64_t columns) {
+    mln_cpu_packed_head head = {0};
+    const uint16_t *weights = (const uint16_t *)(const void *)dense;
+    uint32_t counts[EXPONENTS];
+    uint8_t codes[EXPONENTS];
+    int64_t pairs = (columns + 1) / 2, quads = (pairs + 1) / 2;
+    size_t dense_bytes = (size_t)pairs * 4 * MLN_CPU_PANEL;
+    count_exponents(counts, weights, pairs * 2 * MLN_CPU_PANEL);
+    head.escapes = choose_codes(&head, codes, counts);
+    size_t bytes =
+        (size_t)quads * MLN_CPU_PACKED_STEP + (head.escapes + 1) * sizeof(mln_cpu_escape);
+    bytes = (bytes + 63) / 64 * 64;
+    head.packed = bytes < dense_bytes && head.escapes <= columns / COLUMNS_AN_ESCAPE;
+    head.bytes = sizeof head + (head.packed ? bytes : dense_bytes);
+    memcpy(to, &head, sizeof head);
+    to += sizeof head;
+    if (!head.packed) {
+        memcpy(to, dense, dense_bytes);
+        return;
+    }
+    mln_cpu_escape *escape = (mln_cpu_escape *)(void *)(to + quads * MLN_CPU_PACKED_STEP);
+    for (int64_t k = 0; k < pairs; k++, weights += 2 * MLN_CPU_PANEL) {
+        if (k % 2 == 0)
+            memset(to, 0, MLN_CPU_PACKED_STEP);
+        escape = pack_step(to, to + 64 + k % 2 * 64, weights, codes, k % 2 == 0 ? 0 : 4,
+                           (uint32_t)k, escape);
+        to += k % 2 * MLN_CPU_PACKED_STEP;
+    }
+    *escape = (mln_cpu_escape){.step = UINT32_MAX};
+}
+
+void mln_cpu_packed_row(float *out, const unsigned char *panel, int64_t columns, int64_t row) {
+    const mln_cpu_packed_head *head = (const mln_cpu_packed_head *)(const void *)panel;
+    const unsigned char *step = panel + sizeof *head;
+    if (!head->packed) {
+        const uint16_t *weights = (const uint16_t *)(const void *)step;
+        for (int64_t c = 0; c < columns; c++)
+            out[c] = bfloat_to_float(weights[(c / 2 * MLN_CPU_PANEL + row) * 2 + c % 2]);
+        return;
+    }
+    for (int64_t c = 0; c < columns; c++) {
+        const unsigned char *codes = step + c / 4 * MLN_CPU_PACKED_STEP;
+        int place = place_of((int)(2 * row + c % 2)), half = (int)(c / 2 % 2);
+        unsigned byte = codes[64 + 64 * half + place], code = codes[place] >> 4 * half & 15u;
+        unsigned upper = (byte & 0x80u) | head->high[code],
+                 lower = (byte & 0x7fu) | head->low[code];
+        out[c] = bfloat_to_float((uint16_t)(upper << 8 | lower));
+    }
+    const mln_cpu_escape *escape =
+        (const mln_cpu_escape *)(const void *)(step + (columns + 3) / 4 * MLN_CPU_PACKED_STEP);
+    for (uint32_t i = 0; i < head->escapes; i++)
+        if (escape[i].at / 2 == row && 2 * (int64_t)escape[i].step + escape[i].at % 2 < columns)
+            out[2 * (int64_t)escape[i].step + escape[i].at % 2] = bfloat_to_float(escape[i].value);
+}
