@@ -10,16 +10,17 @@
  *   F16    binary16 [K][32]
  *   BF16   bfloat16 [ceil(K / 2)][32][2]   pairs of columns; an odd last one is paired with zeros
  *   BF16P  the same numbers, packed without loss: a mln_cpu_packed_head, then, if it says packed,
- *          [ceil(K / 4)] of { codes [64], bytes [2][64] } and escapes; else a BF16 panel.
- *          A byte holds a weight's sign and mantissa, a code of 4 bits which of the panel's 15
- *          commonest exponents it has. Byte 16q + 8t + 2r + j of bytes[h] is row 16t + 4q + r of
- *          column 4i + 2h + j; its code is in the low (h = 0) or high half of the same byte of
- * codes Q4, Q8 [G] of { scales [32], biases [32] (of scale_dtype), codes } Q4 codes [group / 4][64]
- * bytes: byte 4r + j holds column 4i + j of row r in its low and of row 16 + r in its high half Q8
- * codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
+ *          [ceil(K / 4)] of { codes [64], lower bytes [2][64] } and escapes; else a BF16 panel.
+ *          Byte 16q + 8t + 2r + j of lower bytes [h] is that of row 16t + 4q + r in column
+ *          4i + 2h + j; the code of its upper byte is in the low (h = 0) or high half of the
+ *          same byte of the codes
+ *   Q4, Q8 [G] of { scales [32], biases [32] (of scale_dtype), codes }
+ *          Q4 codes [group / 4][64] bytes: byte 4r + j holds column 4i + j of row r in its low and
+ *                                          of row 16 + r in its high half
+ *          Q8 codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
  *
  * Every output is accumulated in one order, whatever the number of tokens computed at once: columns
- * ascending in one accumulator (F32, F16, BF16), or an exact integer sum for each group, groups
+ * ascending in one accumulator (dense and packed), or an exact integer sum for each group, groups
  * ascending (Q4, Q8).
  */
 #ifndef MLN_CPU_KERNELS_H
@@ -60,25 +61,23 @@ typedef struct mln_cpu_matrix {
     uint64_t *starts;    /* BF16P: [panels] where each begins in data, panel_bytes at most apart */
 } mln_cpu_matrix;
 
-/* What a BF16P panel begins with: what each code adds to the upper and the lower byte of a weight.
- */
+/* What a BF16P panel begins with. */
 typedef struct mln_cpu_packed_head {
-    uint8_t high[16]; /* the upper 7 bits of the exponent */
-    uint8_t low[16];  /* its last bit, as 128 or 0 */
-    uint32_t packed;  /* 0: a BF16 panel follows */
-    uint32_t escapes; /* without the last one, which is of no step */
-    uint64_t bytes;   /* of the panel, this head included, in whole 64s */
-    uint64_t reserved[2];
+    uint8_t upper[16]; /* the upper byte each code stands for: sign and 7 bits of the exponent */
+    uint32_t packed;   /* 0: a BF16 panel follows */
+    uint32_t escapes;  /* without the last one, which is of no step */
+    uint64_t bytes;    /* of the panel, this head included, in whole 64s */
+    uint64_t reserved[4];
 } mln_cpu_packed_head;
 
-/* A weight whose exponent has no code. They lie in the order of their steps. */
+/* A weight whose upper byte has no code. They lie in the order of their steps. */
 typedef struct mln_cpu_escape {
     uint32_t step;  /* pair of columns; UINT32_MAX after the last */
     uint16_t at;    /* 2 * row + column of the pair */
     uint16_t value; /* bfloat16 */
 } mln_cpu_escape;
 
-enum { MLN_CPU_PACKED_STEP = 192, MLN_CPU_NO_CODE = 15 };
+enum { MLN_CPU_PACKED_STEP = 192 }; /* bytes of four columns */
 
 /*
  * The keys and values of one kv head of one layer, as the cache holds them, width = head_dim

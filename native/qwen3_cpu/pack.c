@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packing bfloat16 weights without loss. Of the 16 bits of a weight the exponent's 8 carry about
- * three: the 15 commonest of a panel get codes of 4 bits, the others are listed as escapes.
+ * Packing bfloat16 weights without loss. Of the upper byte of a weight, its sign and most of its
+ * exponent, few values occur: the 16 commonest of a panel get codes of 4 bits, the weights that
+ * have others are listed as escapes. The lower byte stays as it is.
  */
 #include <stdbool.h>
 #include <string.h>
@@ -10,41 +11,36 @@
 #include "internal.h"
 
 /* An escape costs about as much time as three steps: no more of them than one in eight steps. */
-enum { COLUMNS_AN_ESCAPE = 16, EXPONENTS = 256 };
+enum { COLUMNS_AN_ESCAPE = 16, BYTES = 256, CODES = 16, NO_CODE = 16 };
 
-static int exponent_of(uint16_t weight) {
-    return weight >> 7 & 0xff;
-}
-
-/* How often each exponent occurs. Four counters of each: equal neighbours do not wait. */
-static void count_exponents(uint32_t counts[EXPONENTS], const uint16_t *weights, int64_t number) {
-    uint32_t parts[4][EXPONENTS];
+/* How often each upper byte occurs. Four counters of each: equal neighbours do not wait. */
+static void count_upper(uint32_t counts[BYTES], const uint16_t *weights, int64_t number) {
+    uint32_t parts[4][BYTES];
     memset(parts, 0, sizeof parts);
     for (int64_t i = 0; i < number; i += 4)
         for (int k = 0; k < 4; k++)
-            parts[k][exponent_of(weights[i + k])]++;
-    for (int e = 0; e < EXPONENTS; e++)
-        counts[e] = parts[0][e] + parts[1][e] + parts[2][e] + parts[3][e];
+            parts[k][weights[i + k] >> 8]++;
+    for (int b = 0; b < BYTES; b++)
+        counts[b] = parts[0][b] + parts[1][b] + parts[2][b] + parts[3][b];
 }
 
-/* Codes for the commonest exponents, in the head and by exponent; returns how many have none. */
-static uint32_t choose_codes(mln_cpu_packed_head *head, uint8_t codes[EXPONENTS],
-                             uint32_t counts[EXPONENTS]) {
-    memset(codes, MLN_CPU_NO_CODE, EXPONENTS);
-    for (uint8_t code = 0; code < MLN_CPU_NO_CODE; code++) {
+/* Codes for the commonest, in the head and by byte; returns how many weights have none. */
+static uint32_t choose_codes(mln_cpu_packed_head *head, uint8_t codes[BYTES],
+                             uint32_t counts[BYTES]) {
+    memset(codes, NO_CODE, BYTES);
+    for (uint8_t code = 0; code < CODES; code++) {
         int best = 0;
-        for (int e = 1; e < EXPONENTS; e++)
-            best = counts[e] > counts[best] ? e : best;
+        for (int b = 1; b < BYTES; b++)
+            best = counts[b] > counts[best] ? b : best;
         if (counts[best] == 0)
             break;
         counts[best] = 0;
         codes[best] = code;
-        head->high[code] = (uint8_t)(best >> 1);
-        head->low[code] = (uint8_t)(best << 7 & 0x80);
+        head->upper[code] = (uint8_t)best;
     }
     uint32_t rest = 0;
-    for (int e = 0; e < EXPONENTS; e++)
-        rest += counts[e];
+    for (int b = 0; b < BYTES; b++)
+        rest += counts[b];
     return rest;
 }
 
@@ -54,19 +50,19 @@ static int place_of(int i) {
 }
 
 /* One pair of columns. Returns the escape after its own. */
-static mln_cpu_escape *pack_step(unsigned char *codes, unsigned char *bytes,
-                                 const uint16_t *weights, const uint8_t code_of[EXPONENTS],
-                                 int shift, uint32_t step, mln_cpu_escape *escape) {
+static mln_cpu_escape *pack_step(unsigned char *codes, unsigned char *lower,
+                                 const uint16_t *weights, const uint8_t code_of[BYTES], int shift,
+                                 uint32_t step, mln_cpu_escape *escape) {
     bool escapes = false;
     for (int i = 0; i < 2 * MLN_CPU_PANEL; i++) {
-        uint8_t code = code_of[exponent_of(weights[i])];
+        uint8_t code = code_of[weights[i] >> 8];
         int place = place_of(i);
-        bytes[place] = (unsigned char)((weights[i] >> 8 & 0x80) | (weights[i] & 0x7f));
-        codes[place] |= (unsigned char)(code << shift);
-        escapes |= code == MLN_CPU_NO_CODE;
+        lower[place] = (unsigned char)weights[i];
+        codes[place] |= (unsigned char)((code & 15) << shift);
+        escapes |= code == NO_CODE;
     }
     for (int i = 0; escapes && i < 2 * MLN_CPU_PANEL; i++)
-        if (code_of[exponent_of(weights[i])] == MLN_CPU_NO_CODE)
+        if (code_of[weights[i] >> 8] == NO_CODE)
             *escape++ = (mln_cpu_escape){step, (uint16_t)i, weights[i]};
     return escape;
 }
@@ -74,11 +70,11 @@ static mln_cpu_escape *pack_step(unsigned char *codes, unsigned char *bytes,
 void mln_cpu_pack_panel(unsigned char *to, const unsigned char *dense, int64_t columns) {
     mln_cpu_packed_head head = {0};
     const uint16_t *weights = (const uint16_t *)(const void *)dense;
-    uint32_t counts[EXPONENTS];
-    uint8_t codes[EXPONENTS];
+    uint32_t counts[BYTES];
+    uint8_t codes[BYTES];
     int64_t pairs = (columns + 1) / 2, quads = (pairs + 1) / 2;
     size_t dense_bytes = (size_t)pairs * 4 * MLN_CPU_PANEL;
-    count_exponents(counts, weights, pairs * 2 * MLN_CPU_PANEL);
+    count_upper(counts, weights, pairs * 2 * MLN_CPU_PANEL);
     head.escapes = choose_codes(&head, codes, counts);
     size_t bytes =
         (size_t)quads * MLN_CPU_PACKED_STEP + (head.escapes + 1) * sizeof(mln_cpu_escape);
@@ -114,10 +110,8 @@ void mln_cpu_packed_row(float *out, const unsigned char *panel, int64_t columns,
     for (int64_t c = 0; c < columns; c++) {
         const unsigned char *codes = step + c / 4 * MLN_CPU_PACKED_STEP;
         int place = place_of((int)(2 * row + c % 2)), half = (int)(c / 2 % 2);
-        unsigned byte = codes[64 + 64 * half + place], code = codes[place] >> 4 * half & 15u;
-        unsigned upper = (byte & 0x80u) | head->high[code],
-                 lower = (byte & 0x7fu) | head->low[code];
-        out[c] = bfloat_to_float((uint16_t)(upper << 8 | lower));
+        unsigned upper = head->upper[codes[place] >> 4 * half & 15u];
+        out[c] = bfloat_to_float((uint16_t)(upper << 8 | codes[64 + 64 * half + place]));
     }
     const mln_cpu_escape *escape =
         (const mln_cpu_escape *)(const void *)(step + (columns + 3) / 4 * MLN_CPU_PACKED_STEP);

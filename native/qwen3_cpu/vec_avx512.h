@@ -92,10 +92,6 @@ INLINE vw vw_table(const uint8_t *table) {
 INLINE vw vw_lookup(vw table, vw numbers) {
     return _mm512_shuffle_epi8(table, numbers);
 }
-/* Of every byte the bits in `mask` from a, the others from b. */
-INLINE vw vw_mix(int mask, vw a, vw b) {
-    return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)mask), a, b, 0xca);
-}
 /* Bytes of a and b in turns: of each 16 the first eight, and the last eight. */
 INLINE vw vw_zip_low(vw a, vw b) {
     return _mm512_unpacklo_epi8(a, b);

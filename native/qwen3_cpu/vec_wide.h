@@ -161,9 +161,10 @@ INLINE void vf_store_int(int32_t *to, vf x) {
     }
 }
 
+/* Register by register: copied as a whole it would go through the stack. */
 INLINE vw vw_load(const void *from) {
     vw r;
-    memcpy(&r, from, sizeof r);
+    EACH_PART memcpy(&r.v[p], (const unsigned char *)from + p * VEC_BYTES, VEC_BYTES);
     return r;
 }
 INLINE vw vw_low4(vw w) {
@@ -175,7 +176,7 @@ INLINE vw vw_high4(vw w) {
     return w;
 }
 INLINE void vw_store(void *to, vw w) {
-    memcpy(to, &w, sizeof w);
+    EACH_PART memcpy((unsigned char *)to + p * VEC_BYTES, &w.v[p], VEC_BYTES);
 }
 
 /* Each 16 bytes of these apart from the others, as the instructions of every processor have it. */
@@ -214,20 +215,14 @@ INLINE part_b part_zip(part_b a, part_b b, int upper) {
 #endif
 /* table[16] at every byte's number below 16 */
 INLINE vw vw_table(const uint8_t *table) {
-    vw r;
-    for (size_t i = 0; i < sizeof r / 16; i++)
-        memcpy((unsigned char *)&r + 16 * i, table, 16);
-    return r;
+    unsigned char all[sizeof(vw)];
+    for (size_t i = 0; i < sizeof all / 16; i++)
+        memcpy(all + 16 * i, table, 16);
+    return vw_load(all);
 }
 INLINE vw vw_lookup(vw table, vw numbers) {
     EACH_PART numbers.v[p] = (part_u)part_lookup((part_b)table.v[p], (part_b)numbers.v[p]);
     return numbers;
-}
-/* Of every byte the bits in `mask` from a, the others from b. */
-INLINE vw vw_mix(int mask, vw a, vw b) {
-    uint32_t wide = (uint32_t)mask * 0x01010101u;
-    EACH_PART a.v[p] = (a.v[p] & wide) | (b.v[p] & ~wide);
-    return a;
 }
 /* Bytes of a and b in turns: of each 16 the first eight, and the last eight. */
 INLINE vw vw_zip_low(vw a, vw b) {
