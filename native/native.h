@@ -13,4 +13,13 @@ const myelin_plugin *mln_native_plugin(void);
  */
 const myelin_plugin *mln_native_plugin_for(const char *set);
 
+/* Products of a weight and an activation, and their sums, that this processor makes a second. */
+typedef struct mln_native_rates {
+    const char *kernels; /* the set that runs */
+    double dense, codes; /* weights of 16 or 32 bits, codes of 4 or 8 */
+} mln_native_rates;
+
+/* Measures them with `threads` threads, in about 100 ms. */
+myelin_status mln_native_peak(int32_t threads, mln_native_rates *rates, myelin_error *error);
+
 #endif

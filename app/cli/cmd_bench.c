@@ -64,6 +64,8 @@ typedef struct measurement {
     char plugin[64]; /* a copy: the name is the plug-in's, which goes with the model */
     int32_t threads;
     uint64_t weight_bytes;
+    double peak;     /* products a second that the processor could make; 0: not known */
+    double products; /* of a weight and an activation for one token of a prompt */
     double load_seconds;
     uint64_t peak_bytes; /* of the process until then */
     run_times *runs;     /* [num_runs] */
@@ -228,6 +230,14 @@ static myelin_status run_batch(const bench_arguments *a, myelin_model *model, ru
     return status;
 }
 
+/* Every layer's projections; not attention, nor the head, which the last token alone needs. */
+static double products_of(const myelin_config *c) {
+    double hidden = c->hidden_size, inter = c->intermediate_size;
+    double q = (double)c->num_attention_heads * c->head_dim;
+    double kv = (double)c->num_key_value_heads * c->head_dim;
+    return c->num_hidden_layers * hidden * (2 * q + 2 * kv + 3 * inter);
+}
+
 static int measure(const cli_command *command, const bench_arguments *a, myelin_model *model,
                    measurement *m) {
     myelin_error error = {0};
@@ -252,6 +262,8 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
             return CLI_INTERRUPTED;
     }
     set_median(m);
+    m->peak = myelin_model_peak(model);
+    m->products = products_of(myelin_model_config(model));
     m->peak_bytes = cli_machine_peak_bytes();
     return CLI_OK;
 }
@@ -336,6 +348,11 @@ static double read_limit(const measurement *m, const limits *machine) {
     return machine->read_huge / (double)m->weight_bytes;
 }
 
+/* Of the products the processor could make, those that reading a prompt made. */
+static double peak_share(const measurement *m) {
+    return m->median.prefill * m->products / m->peak;
+}
+
 static void print_table(const bench_arguments *a, const measurement *all, const char **names,
                         int32_t count, const limits *machine) {
     char *text = NULL;
@@ -350,12 +367,18 @@ static void print_table(const bench_arguments *a, const measurement *all, const 
     fprintf(out, "%.1f MB of weights, loaded in %.2f s; peak memory %.1f MB\n",
             (double)all[0].weight_bytes / 1e6, all[0].load_seconds,
             (double)all[count - 1].peak_bytes / 1e6);
-    fprintf(out, "%-17s%-11s%12s%12s%16s\n", a->ladder ? "rung" : "", "plug-in", "prefill",
-            "decode", "share of limit");
+    if (all[count - 1].peak > 0)
+        fprintf(out, "%.0f GFLOP/s of this model's products at most\n",
+                2 * all[count - 1].peak / 1e9);
+    fprintf(out, "%-17s%-11s%12s%15s%12s%16s\n", a->ladder ? "rung" : "", "plug-in", "prefill",
+            "share of peak", "decode", "share of limit");
     for (int32_t i = 0; i < count; i++) {
         const measurement *m = &all[i];
-        fprintf(out, "%-17s%-11s%8.1f t/s%8.1f t/s%15.0f%%%s\n", names[i], m->plugin,
-                m->median.prefill, m->median.decode,
+        char share[16] = "-";
+        if (m->peak > 0)
+            snprintf(share, sizeof share, "%.0f%%", 100 * peak_share(m));
+        fprintf(out, "%-17s%-11s%8.1f t/s%15s%8.1f t/s%15.0f%%%s\n", names[i], m->plugin,
+                m->median.prefill, share, m->median.decode,
                 100 * m->median.decode / (double)a->batch / read_limit(m, machine),
                 a->ladder && !m->same_tokens ? "  other tokens" : "");
     }
@@ -382,6 +405,10 @@ static json_t *json_of(const bench_arguments *a, const measurement *m, const lim
     json_object_set_new(
         object, "decode_share_of_read_limit",
         cli_json_real(m->median.decode / (double)a->batch / read_limit(m, machine)));
+    if (m->peak > 0) {
+        json_object_set_new(object, "peak_products_per_second", cli_json_real(m->peak));
+        json_object_set_new(object, "prefill_share_of_peak", cli_json_real(peak_share(m)));
+    }
     json_object_set_new(object, "load_seconds", cli_json_real(m->load_seconds));
     json_object_set_new(object, "weight_bytes", json_integer((json_int_t)m->weight_bytes));
     json_object_set_new(object, "plugin", json_string(m->plugin));
@@ -464,7 +491,9 @@ const cli_command cli_command_bench = {
                "prints medians beside what the machine could do: decoding one sequence reads\n"
                "every weight once a token, so the rate at which memory is read, measured in\n"
                "the same minute, is its limit. A share above 100% with --batch is tokens\n"
-               "sharing one reading.",
+               "sharing one reading. Reading a prompt is limited by how many products the\n"
+               "processor makes a second, measured in the same run; attention and the last\n"
+               "token's logits are not counted among them.",
     .examples = "  myelin bench\n"
                 "  myelin bench --synthetic qwen3-0.6b --bits 4\n"
                 "  myelin bench --synthetic qwen3-0.6b --depth 4096 --json\n"

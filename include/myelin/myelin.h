@@ -224,6 +224,12 @@ MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);
 /* The model's tokenizer, or NULL when its directory has none. Lives as long as the model. */
 MYELIN_API const myelin_tokenizer *myelin_model_tokenizer(const myelin_model *model);
 MYELIN_API void myelin_model_get_info(const myelin_model *model, myelin_model_info *info);
+/*
+ * Products of a weight and an activation, summed, that this processor could make a second with the
+ * model's threads and its kind of weights if it waited for nothing: what reading prompts is limited
+ * by. Measured during the call, in about 100 ms; 0 when what runs the model has no such measure.
+ */
+MYELIN_API double myelin_model_peak(const myelin_model *model);
 /* What myelin_checkpoint_session_bytes() says, of an open model. */
 MYELIN_API uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len);
 

@@ -139,6 +139,14 @@ typedef struct mln_cpu_kernels {
     void (*attend_f16)(const mln_cpu_attention *attention);
     void (*attend_f32)(const mln_cpu_attention *attention);
 
+    /*
+     * The products and sums of a tile, as fast as they go with everything in registers or beside
+     * them, `rounds` times; how many of weights times activations that was. `sink` [PANEL] is
+     * written to. Dense weights, and codes.
+     */
+    double (*spin_dense)(float *sink, int64_t rounds);
+    double (*spin_codes)(float *sink, int64_t rounds);
+
     /* Panel `panel` of a dense matrix from its rows [32][K] as they are stored in files. */
     void (*interleave)(unsigned char *panel, const void *rows, const mln_cpu_matrix *weight);
 } mln_cpu_kernels;

@@ -185,6 +185,15 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 
+double myelin_model_peak(const myelin_model *model) {
+    mln_native_rates rates;
+    bool codes = model->checkpoint->config.model.quantization_bits != 0;
+    if (model->model->plugin != mln_native_plugin() ||
+        mln_native_peak(mln_pool_threads(model->model->pool), &rates, NULL) != MYELIN_OK)
+        return 0;
+    return codes ? rates.codes : rates.dense;
+}
+
 uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len) {
     return mln_session_bytes(model->model->plugin, &model->model->config, max_len);
 }

@@ -43,9 +43,18 @@ class Bench(TestCase):
 
     def test_table(self):
         lines = self.good("bench", *QUICK).decode().splitlines()
-        self.assertEqual(len(lines), 5)
+        self.assertEqual(len(lines), 6)
         self.assertIn("GB/s", lines[1])
-        self.assertRegex(lines[4], r"t/s +[0-9.]+ t/s +[0-9]+%$")
+        self.assertIn("GFLOP/s", lines[3])
+        self.assertRegex(lines[5], r"t/s +[0-9]+% +[0-9.]+ t/s +[0-9]+%$")
+
+    def test_peak(self):
+        answer = self.good_json("bench", "--json", *QUICK)
+        self.assertGreater(answer["peak_products_per_second"], 1e7)
+        self.assertGreater(answer["prefill_share_of_peak"], 0)
+        composed = self.good_json("bench", "--json", "--fusion", "composed", *QUICK)
+        self.assertNotIn("peak_products_per_second", composed)
+        self.assertIn(" - ", self.good("bench", "--fusion", "composed", *QUICK).decode())
 
     def test_wrong_usage(self):
         for arguments, message in (

@@ -35,6 +35,7 @@ OUT_OF_RANGE = {
     "--dtype": ["int8", "F32"],
     "--threads": ["0", "-1", "1025", "0x"],
     "--fusion": ["all"],
+    "--pack": ["zip"],
 }
 
 
