@@ -448,8 +448,13 @@ typedef struct cache {
     int32_t head_dim, width, capacity;
     int half;
     mln_cpu_kv kv;
+    int32_t *pages;       /* [capacity / MLN_CPU_PAGE], the last one first */
     float *keys, *values; /* [capacity][head_dim] as they are stored */
 } cache;
+
+static int32_t slot_of(const cache *c, int32_t position) {
+    return c->pages[position / MLN_CPU_PAGE] * MLN_CPU_PAGE + position % MLN_CPU_PAGE;
+}
 
 static size_t cache_bytes(const cache *c) {
     return (size_t)c->capacity * (size_t)c->width * (c->half ? 2 : 4);
@@ -459,14 +464,19 @@ static size_t cache_bytes(const cache *c) {
 static cache make_cache(int32_t head_dim, int32_t capacity, int half) {
     cache c = {.head_dim = head_dim,
                .width = (head_dim + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES,
-               .capacity = (capacity + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES,
+               .capacity = (capacity + MLN_CPU_PAGE - 1) / MLN_CPU_PAGE * MLN_CPU_PAGE,
                .half = half};
     c.kv.keys = aligned_alloc(64, cache_bytes(&c));
     c.kv.values = aligned_alloc(64, cache_bytes(&c));
     c.keys = calloc((size_t)(c.capacity * head_dim), sizeof(float));
     c.values = calloc((size_t)(c.capacity * head_dim), sizeof(float));
-    if (!c.kv.keys || !c.kv.values || !c.keys || !c.values)
+    int32_t num_pages = c.capacity / MLN_CPU_PAGE;
+    c.pages = calloc((size_t)num_pages, sizeof *c.pages);
+    if (!c.kv.keys || !c.kv.values || !c.keys || !c.values || !c.pages)
         abort();
+    for (int32_t i = 0; i < num_pages; i++)
+        c.pages[i] = num_pages - 1 - i;
+    c.kv.pages = c.pages;
     memset(c.kv.keys, 0xff, cache_bytes(&c));
     memset(c.kv.values, 0xff, cache_bytes(&c));
     return c;
@@ -475,6 +485,7 @@ static cache make_cache(int32_t head_dim, int32_t capacity, int half) {
 static void free_cache(cache *c) {
     free(c->kv.keys);
     free(c->kv.values);
+    free(c->pages);
     free(c->keys);
     free(c->values);
 }
@@ -509,23 +520,23 @@ static void store(cache *c, int32_t position, numbers how) {
         c->keys[position * dim + d] = as_cached(c, key[d]);
         c->values[position * dim + d] = as_cached(c, value[d]);
     }
-    tested->store_key(c->kv.keys, key, position, dim, c->width, c->half);
-    tested->store_value(c->kv.values, value, position, dim, c->width, c->half);
+    tested->store_key(c->kv.keys, key, slot_of(c, position), dim, c->width, c->half);
+    tested->store_value(c->kv.values, value, slot_of(c, position), dim, c->width, c->half);
     free(bases[0]);
     free(bases[1]);
 }
 
 /* What was stored, zeros beside it, and the rest of the cache untouched. */
 static void check_store(int32_t head_dim, int half, numbers how) {
-    enum { POSITIONS = 40 };
+    enum { POSITIONS = 70 };
     cache c = make_cache(head_dim, POSITIONS, half);
     for (int32_t p = 0; p < POSITIONS; p += 3)
         store(&c, p, how);
     for (int32_t p = 0; p < c.capacity; p++)
         for (int32_t d = 0; d < c.width; d++) {
             bool stored = p % 3 == 0 && p < POSITIONS, inside = d < head_dim;
-            int64_t key = ((int64_t)p / 16 * c.width + d) * 16 + p % 16;
-            int64_t value = (int64_t)p * c.width + d;
+            int64_t slot = slot_of(&c, p), key = (slot / 16 * c.width + d) * 16 + slot % 16;
+            int64_t value = slot * c.width + d;
             float k = !stored ? NAN : inside ? c.keys[p * head_dim + d] : 0.0f;
             float v = !stored ? NAN : inside ? c.values[p * head_dim + d] : 0.0f;
             same_float(k, cached(&c, c.kv.keys, key), "store_key", head_dim, d);
@@ -657,7 +668,7 @@ static void broken_attention(void) {
     broken[3] = NAN;
     for (int part = 0; part < 2; part++) {
         if (part == 0)
-            tested->store_value(c.kv.values, broken, LENGTH - 1, DIM, c.width, 0);
+            tested->store_value(c.kv.values, broken, slot_of(&c, LENGTH - 1), DIM, c.width, 0);
         else
             q[DIM + 7] = NAN;
         float *out = ask(&c, &of, 0, 2);
