@@ -160,7 +160,7 @@ static void answer_with(answer *to, made_up *m, int32_t threads, myelin_pack pac
     myelin_model_description description = {.struct_size = sizeof description,
                                             .config = &m->config,
                                             .weights = &m->weights,
-                                            .pack = pack};
+                                            .pack = (int32_t)pack};
     myelin_plugin_model *model;
     if (tested->load(&description, &host, &model, &error) != MYELIN_OK)
         fail("loading", text);
