@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/available.h"
 #include "base/checked.h"
 #include "base/rope.h"
 #include "half.h"
@@ -353,7 +354,7 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         if (!model->starts)
             mln_fail_memory(&error, (uint64_t)job->packed_panels * 8, "the table of panels");
     }
-    if (error.status == MYELIN_OK)
+    if (error.status == MYELIN_OK && mln_memory_check(total, "the weights", &error) == MYELIN_OK)
         mln_region_map(&model->region, total, "the weights", &error);
     if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/available.h"
 #include "base/checked.h"
 #include "internal.h"
 
@@ -129,8 +130,10 @@ myelin_status mln_cpu_create_pool(const myelin_plugin_model *model, int32_t num_
         mln_fail_memory(&error, sizeof *pool, "a pool of pages");
         return mln_cpu_fail(buffer, &error);
     }
-    if (open_store(&pool->store, &model->config, (int64_t)num_pages * MLN_CPU_PAGE, &error) !=
-        MYELIN_OK) {
+    int64_t slots = (int64_t)num_pages * MLN_CPU_PAGE;
+    uint64_t bytes = store_bytes(&model->config, (uint64_t)slots);
+    if (mln_memory_check(bytes, "pages of keys and values", &error) != MYELIN_OK ||
+        open_store(&pool->store, &model->config, slots, &error) != MYELIN_OK) {
         free(pool);
         return mln_cpu_fail(buffer, &error);
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/available.h"
 #include "base/checked.h"
 #include "base/rope.h"
 #include "model/composed_internal.h"
@@ -173,7 +174,9 @@ static myelin_status fill_model(myelin_plugin_model *model, const myelin_weights
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_plugin_fail(buffer, &error);
     }
-    status = mln_region_map(&model->region, plan->bytes, "the weights", &error);
+    status = mln_memory_check(plan->bytes, "the weights", &error);
+    if (status == MYELIN_OK)
+        status = mln_region_map(&model->region, plan->bytes, "the weights", &error);
     if (status != MYELIN_OK)
         return mln_plugin_fail(buffer, &error);
     return read_weights(model, plan, buffer);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/available.h"
 #include "base/checked.h"
 #include "model/composed_internal.h"
 
@@ -117,7 +118,9 @@ myelin_status mln_composed_create_pool(const myelin_plugin_model *model, int32_t
         return mln_plugin_fail(buffer, &error);
     }
     int64_t slots = (int64_t)num_pages * MYELIN_PAGE_POSITIONS;
-    if (open_store(&pool->store, &model->config, slots, &error) != MYELIN_OK) {
+    uint64_t bytes = store_bytes(&model->config, (uint64_t)slots);
+    if (mln_memory_check(bytes, "pages of keys and values", &error) != MYELIN_OK ||
+        open_store(&pool->store, &model->config, slots, &error) != MYELIN_OK) {
         free(pool);
         return mln_plugin_fail(buffer, &error);
     }
