@@ -24,6 +24,7 @@ NETWORK = "10.231.7"
 REPLICAS = 3
 CLIENTS = 6
 PHASE_SECONDS = 4
+NOTICED_SECONDS = 2  # two checks half a second apart, with time to spare
 
 
 def namespace(index):
@@ -90,6 +91,11 @@ class Processes:
             self.replicas[i] = subprocess.Popen(
                 inside(namespace(i), self.myelin, "serve", "-m", self.model, "--threads", "1",
                        "--host", f"{NETWORK}.{i}", "--port", "8080"), stderr=log, stdout=log)
+
+    def await_replica(self, i):
+        """It is healthy, and the balancer has noticed."""
+        self.await_health(f"{NETWORK}.{i}", 8080)
+        time.sleep(NOTICED_SECONDS)
 
     def await_health(self, host, port):
         end = time.monotonic() + 30
@@ -194,13 +200,12 @@ def run(myelin, model, config):
             print(f"one of {REPLICAS} killed: {done} requests, none lost")
             processes.replicas[1].wait()
             processes.start(1)
-            processes.await_health(f"{NETWORK}.1", 8080)
+            processes.await_replica(1)
             done = load(expected, PHASE_SECONDS, lambda: drained(processes.replicas[2]))
             assert processes.replicas[2].wait(timeout=30) == 0
             print(f"one drained: {done} requests, none lost")
             processes.start(2)
-            processes.await_health(f"{NETWORK}.2", 8080)
-            time.sleep(1.5)  # the balancer has to notice that it is back
+            processes.await_replica(2)
             done = load(expected, 3 * PHASE_SECONDS,
                         lambda: ip("-n", namespace(0), "link", "set", "port3", "down"))
             print(f"one cut off: {done} requests, none lost")
