@@ -195,6 +195,7 @@ static const char *bearer(const http_request *request) {
 
 static bool needs_key(const guard *g, const http_request *request) {
     static const char *const open[] = {"/", "/health", "/favicon.ico"};
+    static const char page[] = "/page/"; /* the chat page asks for the key itself */
     bool reads = strcmp(request->method, "GET") == 0 || strcmp(request->method, "HEAD") == 0;
     if (g->num_keys == 0)
         return false;
@@ -202,6 +203,8 @@ static bool needs_key(const guard *g, const http_request *request) {
         if (strcmp(request->path, open[i]) == 0)
             return false;
     }
+    if (reads && strncmp(request->path, page, sizeof page - 1) == 0)
+        return false;
     return !(reads && g->options.open_metrics && strcmp(request->path, "/metrics") == 0);
 }
 

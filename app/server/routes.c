@@ -8,6 +8,7 @@
 
 #include "api_error.h"
 #include "internal.h"
+#include "page.h"
 
 enum {
     PREPARING_THREADS = 2,
@@ -286,5 +287,9 @@ void routes_handle(void *user, http_exchange *exchange, const http_request *requ
         }
         other = &table[i];
     }
-    refuse(r, exchange, request, other);
+    int status = other == NULL && r->options.page ? page_handle(exchange, request) : 0;
+    if (status != 0)
+        metrics_status(&r->metrics, status);
+    else
+        refuse(r, exchange, request, other);
 }

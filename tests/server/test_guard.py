@@ -49,12 +49,13 @@ class Keys(WithKeys):
 
     def test_open_paths(self):
         server = self.serve(key_file=self.file)
-        for path in ("/", "/health", "/favicon.ico"):
+        for path in ("/", "/health", "/favicon.ico", "/page/style.css"):
             for method in ("GET", "HEAD"):
                 status = ask(server, path, method=method, host="localhost")[0]
                 self.assertIn(status, (200, 404))
             self.assertEqual(self.status(server, path=path), 401)
-        for path in ("/metrics", "/v1/models", "/%2fhealth", "/health/", "/Health", "//", "/stats"):
+        for path in ("/metrics", "/v1/models", "/%2fhealth", "/health/", "/Health", "//", "/page",
+                     "/stats"):
             self.assertEqual(ask(server, path, host="localhost")[0], 401, path)
         server = self.serve(key_file=self.file, open_metrics=1)
         self.assertEqual(ask(server, "/metrics", host="localhost")[0], 404)
