@@ -437,10 +437,55 @@ class Modules(WithPage):
             self.assertTrue(found["same"], "grown is not as rendered")
             self.assertEqual(found["hurt"], 0)
 
+    def test_growing_text_ends_as_the_whole(self):
+        """Texts of what decides where blocks end, cut anywhere."""
+        different = self.browser.js("""import('./page/markdown.js').then((markdown) => {
+            const { render, GrowingText } = markdown;
+            const sets = [['$$', '\\n', '- x', 'a', '\\n\\n', '```', '> q'],
+                ['\\\\[', '\\\\]', '\\n', '# h', 'a', '1. b', '\\n\\n'],
+                ['a|b', '\\n', '--|--', '- x', '> q', '  ', '\\n\\n', 'a'],
+                ['```', '~~~', 'js', '\\n', '"s"', '- ', '  ', '> ', '\\n\\n'],
+                ['- a', '\\n', '  ', '1. b', '\\n\\n', '===', '---', 'b', '* c', '\\r', '\\t']];
+            let seed = 1;
+            const pick = (n) => {
+                seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+                return (seed >>> 8) % n;
+            };
+            const different = [];
+            for (let round = 0; round < 4000; round++) {
+                const set = sets[round % sets.length];
+                const parts = Array.from({ length: 1 + pick(12) }, () => set[pick(set.length)]);
+                const text = parts.join('');
+                const whole = document.createElement('div');
+                const grown = document.createElement('div');
+                const growing = new GrowingText(grown);
+                whole.append(render(text.replace(/\\r$/, '')));
+                for (let at = 0; at < text.length;) {
+                    at = Math.min(text.length, at + 1 + pick(4));
+                    growing.update(text.slice(0, at));
+                }
+                if (grown.innerHTML !== whole.innerHTML) different.push(text);
+            }
+            return different.slice(0, 5);
+        })""")
+        self.assertEqual(different, [])
+
+    def test_a_fence_that_goes_on(self):
+        """What looks like the closing fence may be the beginning of a longer line."""
+        code = self.browser.js("""import('./page/markdown.js').then(({ GrowingText }) => {
+            const box = document.createElement('div');
+            const growing = new GrowingText(box);
+            for (const text of ['```js\\nlet a = 1;\\n```', '```js\\nlet a = 1;\\n```x',
+                                '```js\\nlet a = 1;\\n```x\\ny']) growing.update(text);
+            return box.querySelector('code').textContent;
+        })""")
+        self.assertEqual(code, "let a = 1;\n```x\ny")
+
     def test_markdown_takes_time_in_line_with_length(self):
         for text in ("*a " * 20000, "[" * 20000, "`" * 20001 + "a", "> " * 20000, "- " * 20000,
                      "**a**_" * 10000, "|" * 20000 + "\n" + "|-" * 20000, "<" * 20000,
-                     "![a](" * 8000, "$a" * 20000, "\n" * 20000, "a\n\n" * 10000):
+                     "![a](" * 8000, "$a" * 20000, "\n" * 20000, "a\n\n" * 10000,
+                     "- a" + "\n" * 40000 + "  b", "\\[a\n" * 20000):
             spent = self.browser.js(f"""import('./page/markdown.js').then(({{ render }}) => {{
                 const begun = performance.now();
                 render({json.dumps(text)});

@@ -43,7 +43,7 @@ function interrupts(lines, i) {
     const line = lines[i];
     const item = ITEM.exec(line);
     return openFence(line) !== null || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) ||
-        MATH_OPEN.test(line) || startsTable(lines, i) ||
+        openMath(line) !== null || startsTable(lines, i) ||
         (item !== null && item[4] !== undefined &&
             (!/^\d/.test(item[2]) || /^1[.)]/.test(item[2])));
 }
@@ -67,23 +67,31 @@ function takeFence(lines, i) {
     return [{ kind: "code", language, text: text.join("\n"), closed }, next];
 }
 
-function takeMath(lines, i) {
-    const open = MATH_OPEN.exec(lines[i])[1];
-    const close = open === "$$" ? "$$" : "\\]";
-    const text = [];
-    let rest = lines[i].trim().slice(2);
-    for (let next = i + 1; ; next++) {
-        const end = rest.indexOf(close);
-        if (end >= 0 && isBlank(rest.slice(end + 2))) {
-            text.push(rest.slice(0, end));
-            return [{ kind: "math", text: text.join("\n").trim() }, next];
-        }
-        if (end >= 0 || next >= lines.length || isBlank(lines[next])) {
-            return takeParagraph(lines, i); // not closed, or more on the line: it is no block
-        }
-        text.push(rest);
-        rest = lines[next];
+// What follows the opening sign of a formula that is a block, or null where it is part of a text.
+// The line alone decides, so that what comes later changes nothing before it.
+function openMath(line) {
+    const open = MATH_OPEN.exec(line);
+    if (!open) {
+        return null;
     }
+    const close = open[1] === "$$" ? "$$" : "\\]";
+    const rest = line.trim().slice(2);
+    const end = rest.indexOf(close);
+    return end < 0 || end + 2 === rest.length ? { close, rest } : null;
+}
+
+// Up to its closing sign, a blank line or the end.
+function takeMath(lines, i) {
+    const { close, rest } = openMath(lines[i]);
+    const text = [];
+    let line = rest;
+    let next = i + 1;
+    while (!line.includes(close) && next < lines.length && !isBlank(lines[next])) {
+        text.push(line);
+        line = lines[next++];
+    }
+    text.push(line.replace(close, ""));
+    return [{ kind: "math", text: text.join("\n").trim() }, next];
 }
 
 function takeQuote(lines, i, depth) {
@@ -123,7 +131,8 @@ function takeItem(lines, i) {
             if (after === lines.length || indentOf(lines[after]) < child) {
                 break;
             }
-            inner.push("");
+            inner.push(""); // one for all of them
+            next = after - 1;
         } else if (deep >= child) {
             inner.push(line.slice(Math.min(deep, content)));
         } else if (!isBlank(inner[inner.length - 1]) && !interrupts(lines, next) &&
@@ -214,7 +223,7 @@ function takeBlock(lines, i, depth) {
     if (RULE.test(line)) {
         return [{ kind: "rule" }, i + 1];
     }
-    if (MATH_OPEN.test(line)) {
+    if (openMath(line)) {
         return takeMath(lines, i);
     }
     if (depth < MAX_DEPTH && QUOTE.test(line)) {
@@ -770,9 +779,9 @@ export function render(text) {
 }
 
 // Text that grows. update() takes the whole text so far and touches only the blocks that may still
-// change: from the last one on, or the one before it while the first line of the last one is not
-// complete (until then it may turn out to belong to its predecessor). After the last update()
-// the nodes are those that render() makes.
+// change: from the last one on, or the one before it while the line that begins the last one is not
+// complete (two lines for a table: until then it may turn out to belong to its predecessor). After
+// the last update() the nodes are those that render() makes.
 export class GrowingText {
     constructor(parent) {
         this.parent = parent;
@@ -829,7 +838,9 @@ export class GrowingText {
         }
         const code = node.querySelector("code");
         const first = code.firstChild;
-        if (!block.closed && first && block.text.startsWith(old.text)) {
+        // What seemed to be the closing fence may have been the beginning of a longer line.
+        const grows = !old.closed && !block.closed && first && block.text.startsWith(old.text);
+        if (grows) {
             first.appendData(block.text.slice(old.text.length));
         } else {
             fillCode(code, block);
@@ -839,7 +850,8 @@ export class GrowingText {
 
     settle(source, blocks) {
         const last = blocks[blocks.length - 1];
-        const keep = !last ? 0 : last.first + 1 < source.length ? 1 : 2;
+        const deciding = last?.kind === "table" ? 2 : 1; // lines that make it what it is
+        const keep = !last ? 0 : last.first + deciding < source.length ? 1 : 2;
         const final = blocks.length - keep;
         if (final > 0) {
             const lines = source.slice(0, blocks[final].first);
