@@ -61,6 +61,8 @@ class Together(TestCase):
         clients = [self.server.send(PATH, LONG) for _ in range(6)]  # two of them wait
         for client in clients[:4]:
             first_bytes(client)
+        self.until("vllm:num_requests_running", 4)  # a stream may begin before its request does
+        self.until("vllm:num_requests_waiting", 2)
         for client in clients:
             client.close()
         self.until("vllm:num_requests_running", 0)
