@@ -136,7 +136,7 @@ static void test_refusals_change_nothing(void **state) {
     (void)state;
     int32_t ids[MOST], bad[3];
     size_t count;
-    make_ids(ids, 40, 4);
+    make_ids(ids, 53, 4); /* one more than the session holds */
     myelin_session *session = session_with(tiny, 52, ids, 40);
     memcpy(bad, ids, sizeof bad);
     bad[2] = 6282;
