@@ -41,7 +41,7 @@ typedef enum mln_cpu_kind {
 
 enum {
     MLN_CPU_PANEL = 32,      /* rows of a panel */
-    MLN_CPU_BLOCK = 12,      /* most tokens whose activations are packed together */
+    MLN_CPU_BLOCK = 24,      /* most tokens whose activations are packed together */
     MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
     MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
     MLN_CPU_PAGE = 64,       /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define VEC_BYTES     16
-#define KERNELS_NAME  mln_cpu_kernels_portable
-#define KERNELS_TEXT  "portable"
-#define KERNELS_TILE  3
-#define KERNELS_QTILE 2
+#define VEC_BYTES      16
+#define KERNELS_NAME   mln_cpu_kernels_portable
+#define KERNELS_TEXT   "portable"
+#define KERNELS_TILE   3
+#define KERNELS_QTILE  2
+#define KERNELS_NARROW 0
 #include "vec_wide.h"
 
 #include "kernels.inc"
