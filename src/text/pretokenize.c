@@ -52,10 +52,10 @@ myelin_status mln_splitter_compile(mln_splitter *splitter, mln_json_text pattern
     pcre2_compile_context_free(context);
     if (!splitter->code)
         return fail_compile(code, at, file, error);
-    code = pcre2_jit_compile(splitter->code, PCRE2_JIT_COMPLETE);
-    if (code == PCRE2_ERROR_NOMEMORY)
-        return mln_fail_memory(error, 0, "a pattern");
-    return MYELIN_OK; /* without JIT, or where it cannot do the pattern, the interpreter serves */
+    /* Where JIT is missing, cannot do the pattern or may not have memory that is both written to
+     * and executed (MemoryDenyWriteExecute, SELinux), the interpreter serves. */
+    pcre2_jit_compile(splitter->code, PCRE2_JIT_COMPLETE);
+    return MYELIN_OK;
 }
 
 void mln_splitter_free(mln_splitter *splitter) {

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """myelin tokenize."""
+import ctypes
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -24,6 +27,21 @@ class Tokenize(TestCase):
         self.assertEqual(self.good("tokenize", ""), b"[]\n")
         self.assertIn("UTF-8", self.bad(2, "tokenize", b"\xff".decode(errors="surrogateescape")))
         self.bad(2, "tokenize", "a", "b")
+
+    def test_where_no_memory_is_both_written_and_executed(self):
+        """As under systemd's MemoryDenyWriteExecute: patterns are interpreted then."""
+        set_mdwe, refuse_exec_gain = 65, 1
+        libc = ctypes.CDLL(None, use_errno=True)
+        probe = [sys.executable, "-c", "import ctypes, sys; "
+                 f"sys.exit(ctypes.CDLL(None).prctl({set_mdwe}, {refuse_exec_gain}, 0, 0, 0) != 0)"]
+        if subprocess.run(probe, check=False).returncode != 0:
+            self.skipTest("this kernel cannot forbid it")
+        item = support.evaluation()[0]
+        process = support.start("tokenize", item["prompt"],
+                                preexec_fn=lambda: libc.prctl(set_mdwe, refuse_exec_gain, 0, 0, 0))
+        out, err = process.communicate(timeout=120)
+        self.assertEqual((process.returncode, err), (0, b""))
+        self.assertEqual(json.loads(out), item["prompt_ids"])
 
     def test_special_tokens(self):
         self.assertEqual(len(self.good_json("tokenize", "<|im_end|>")), 1)
