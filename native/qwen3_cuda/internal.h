@@ -48,7 +48,7 @@ struct myelin_plugin_pool {
 };
 
 enum {
-    MLN_CUDA_HEAD_ROWS = 16, /* rows of logits computed at once */
+    MLN_CUDA_HEAD_ROWS = 64, /* rows of logits computed at once */
     MLN_CUDA_BUCKETS = 24    /* powers of two that splits are rounded up to */
 };
 

@@ -185,19 +185,28 @@ static myelin_status check_spans(const myelin_plugin_context *c, const myelin_sp
     return MYELIN_OK;
 }
 
-/* The logits of rows first .. first+count-1 to dst[count, V]. */
-static cudaError_t copy_logits(myelin_plugin_context *c, int32_t first, int32_t count, float *dst) {
-    int32_t wanted[MLN_CUDA_HEAD_ROWS];
-    for (int32_t i = 0; i < count; i++)
-        wanted[i] = first + i;
-    cudaError_t code = cudaMemcpyAsync(c->wanted, wanted, (size_t)count * sizeof *wanted,
-                                       cudaMemcpyHostToDevice, c->stream);
+/* Rows whose logits are wanted, of any spans, and where they go. */
+typedef struct wanted_rows {
+    int32_t rows[MLN_CUDA_HEAD_ROWS];
+    float *to[MLN_CUDA_HEAD_ROWS];
+    int32_t count;
+} wanted_rows;
+
+static cudaError_t copy_logits(myelin_plugin_context *c, wanted_rows *wanted) {
+    int64_t vocab = c->model->config.vocab_size;
+    cudaError_t code =
+        cudaMemcpyAsync(c->wanted, wanted->rows, (size_t)wanted->count * sizeof *wanted->rows,
+                        cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
-        code = mln_cuda_head(c, count);
-    if (code == cudaSuccess)
-        code = cudaMemcpyAsync(dst, c->logits,
-                               (size_t)count * (size_t)c->model->config.vocab_size * sizeof *dst,
+        code = mln_cuda_head(c, wanted->count);
+    for (int32_t i = 0, end; i < wanted->count && code == cudaSuccess; i = end) {
+        for (end = i + 1; end < wanted->count && wanted->to[end] == wanted->to[end - 1] + vocab;)
+            end++;
+        code = cudaMemcpyAsync(wanted->to[i], c->logits + i * vocab,
+                               (size_t)(end - i) * (size_t)vocab * sizeof *c->logits,
                                cudaMemcpyDeviceToHost, c->stream);
+    }
+    wanted->count = 0;
     /* `wanted` and `logits` are used again by the next call. */
     return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
 }
@@ -205,18 +214,18 @@ static cudaError_t copy_logits(myelin_plugin_context *c, int32_t first, int32_t 
 static cudaError_t write_logits(myelin_plugin_context *c, const myelin_span *spans,
                                 int32_t num_spans) {
     cudaError_t code = cudaSuccess;
+    wanted_rows wanted = {.count = 0};
     int32_t end = 0;
-    for (int32_t s = 0; s < num_spans && code == cudaSuccess; s++) {
+    for (int32_t s = 0; s < num_spans; s++) {
         end += spans[s].count;
-        for (int32_t i = 0; i < spans[s].num_logits && code == cudaSuccess;
-             i += MLN_CUDA_HEAD_ROWS) {
-            int32_t rest = spans[s].num_logits - i;
-            code = copy_logits(c, end - spans[s].num_logits + i,
-                               rest < MLN_CUDA_HEAD_ROWS ? rest : MLN_CUDA_HEAD_ROWS,
-                               spans[s].logits + (int64_t)i * c->model->config.vocab_size);
+        for (int32_t i = 0; i < spans[s].num_logits && code == cudaSuccess; i++) {
+            wanted.rows[wanted.count] = end - spans[s].num_logits + i;
+            wanted.to[wanted.count++] = spans[s].logits + (int64_t)i * c->model->config.vocab_size;
+            if (wanted.count == MLN_CUDA_HEAD_ROWS)
+                code = copy_logits(c, &wanted);
         }
     }
-    return code;
+    return code == cudaSuccess && wanted.count > 0 ? copy_logits(c, &wanted) : code;
 }
 
 /* Rows of the spans to the device; returns how many, and the splits the longest reaches. */
