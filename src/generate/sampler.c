@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/draw.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "generate/philox.h"
 #include "tensor/ops.h"
 
 typedef struct candidate {
@@ -220,18 +220,18 @@ static int64_t keep_top_p(candidate *c, int64_t count, double top_p) {
         return count;
     for (int64_t root = count / 2 - 1; root >= 0; root--)
         sift_down(c, count, root);
-    double total = 0, largest = c[0].logit;
+    uint64_t total = 0, mass = 0;
+    double largest = c[0].logit;
     for (int64_t i = 0; i < count; i++)
-        total += exp(c[i].logit - largest);
-    double mass = 0;
+        total += mln_draw_mass(c[i].logit - largest);
     int64_t left = count;
-    while (left > 0 && mass < top_p) {
+    while (left > 0 && mln_draw_lacks(mass, total, top_p)) {
         candidate best = c[0];
         c[0] = c[--left];
         if (left > 0)
             sift_down(c, left, 0);
         c[left] = best;
-        mass += exp(best.logit - largest) / total;
+        mass += mln_draw_mass(best.logit - largest);
     }
     memmove(c, c + left, (size_t)(count - left) * sizeof *c);
     return count - left;
@@ -250,7 +250,7 @@ static int64_t keep_min_p(candidate *c, int64_t count, double min_p) {
     double largest = largest_logit(c, count);
     int64_t kept = 0;
     for (int64_t i = 0; i < count; i++)
-        if (exp(c[i].logit - largest) >= min_p)
+        if (mln_draw_exp(c[i].logit - largest) >= min_p)
             c[kept++] = c[i];
     return kept;
 }
@@ -284,15 +284,17 @@ static int64_t warp(mln_sampler *s, const float *treated) {
 /*
  * Draws with the Gumbel-max trick: argmax of logit - log(-log(u)) is distributed as softmax(logit)
  * when the u are independent and uniform. Each token has its own u, so the draw depends on no order
- * of summation.
+ * of summation. decode_sample() of plug-ins draws the same token, by the arithmetic of base/draw.h.
  */
 static int32_t draw(const mln_sampler *s, int64_t count, int32_t position) {
     const candidate *c = s->candidates;
     int32_t best = c[0].id;
     double best_key = -INFINITY;
     for (int64_t i = 0; i < count; i++) {
-        double u = mln_uniform(s->sampling.seed, (uint32_t)position, (uint32_t)c[i].id);
-        double key = c[i].logit - log(-log(u));
+        if (c[i].logit + MLN_DRAW_MOST_NOISE < best_key)
+            continue;
+        double key =
+            mln_draw_key(c[i].logit, s->sampling.seed, (uint32_t)position, (uint32_t)c[i].id);
         if (key > best_key || (key == best_key && c[i].id < best)) {
             best_key = key;
             best = c[i].id;
@@ -321,7 +323,7 @@ void mln_sampler_probs(mln_sampler *s, const float *logits, float *probs) {
     const candidate *c = s->candidates;
     double largest = largest_logit(c, count), total = 0;
     for (int64_t i = 0; i < count; i++)
-        total += exp(c[i].logit - largest);
+        total += mln_draw_exp(c[i].logit - largest);
     for (int64_t i = 0; i < count; i++)
-        probs[c[i].id] = (float)(exp(c[i].logit - largest) / total);
+        probs[c[i].id] = (float)(mln_draw_exp(c[i].logit - largest) / total);
 }

@@ -13,8 +13,8 @@
 /* cmocka needs the four headers above */
 #include <cmocka.h>
 
+#include "base/draw.h"
 #include "base/memory.h"
-#include "generate/philox.h"
 #include "generate/sampler.h"
 
 static const mln_sampling neutral = {
