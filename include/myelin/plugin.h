@@ -22,8 +22,13 @@
  * Promises an implementer makes
  *   - the logits of a token depend on the tokens before it in its own sequence alone, to the last
  *     bit: not on the split into calls, on what else is in the call, or on the number of threads;
- *   - forward() and decode_greedy() allocate nothing;
- *   - a call that fails leaves every sequence in it as it was before (positions filled so far).
+ *   - forward(), decode_greedy() and decode_sample() allocate nothing;
+ *   - a call that fails leaves every sequence in it as it was before (positions filled so far);
+ *   - MYELIN_ERROR_DEVICE says that the processor cannot go on: later calls fail too, at once, and
+ *     the functions that free still may be called.
+ *
+ * Members are only ever added, at the end of the table. A table may end where version 1 first did
+ * (MYELIN_PLUGIN_LEAST_SIZE); what lies behind its struct_size is not looked at.
  */
 #ifndef MYELIN_PLUGIN_H
 #define MYELIN_PLUGIN_H
@@ -141,6 +146,19 @@ typedef struct myelin_span {
     float *logits;
 } myelin_span;
 
+/*
+ * How decode_sample() chooses the tokens of one sequence. Values are checked by the host; top_k up
+ * to 0, top_p 1 and min_p 0 leave all tokens in.
+ */
+typedef struct myelin_draw {
+    uint64_t seed;
+    double temperature; /* positive */
+    double top_p;       /* above 0, up to 1 */
+    double min_p;       /* 0 to 1 */
+    int32_t top_k;
+    int32_t sampled; /* 0: the argmax, as decode_greedy() takes it; the rest has no meaning then */
+} myelin_draw;
+
 typedef struct myelin_plugin {
     uint32_t magic;       /* MYELIN_PLUGIN_MAGIC */
     uint32_t abi_version; /* MYELIN_PLUGIN_ABI_VERSION */
@@ -199,7 +217,7 @@ typedef struct myelin_plugin {
     myelin_status (*forward_hidden)(myelin_plugin_context *context, const myelin_span *spans,
                                     int32_t num_spans, float *hidden, myelin_error_buffer *error);
 
-    /* Paged sequences: the rest of the table is all there, or all NULL if not offered. */
+    /* Paged sequences: the six members from here on are all there, or all NULL if not offered. */
 
     /* Bytes of one page: keys and values of MYELIN_PAGE_POSITIONS positions in every layer. */
     uint64_t (*page_bytes)(const myelin_config *config);
@@ -225,7 +243,24 @@ typedef struct myelin_plugin {
                       int32_t length);
     /* Copies the content of page `from` to page `to`. */
     void (*copy_page)(myelin_plugin_pool *pool, int32_t to, int32_t from);
+
+    /*
+     * decode_greedy() with draws in place of argmaxes, or NULL if not offered: draws[num_sequences]
+     * says how each sequence's tokens are chosen. A draw is a function of the logits, of draws[i]
+     * and of how many positions the sequence then holds, and to the last bit the one the host
+     * makes from the same logits (docs/MODEL.md, "From logits to a token", steps 5 to 9).
+     */
+    myelin_status (*decode_sample)(myelin_plugin_context *context,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   const myelin_draw *draws, int32_t num_sequences, int32_t steps,
+                                   int32_t *out_ids, myelin_error_buffer *error);
 } myelin_plugin;
+
+/* The smallest struct_size of version 1, and whether a table has an optional member. */
+#define MYELIN_PLUGIN_LEAST_SIZE offsetof(myelin_plugin, decode_sample)
+#define MYELIN_PLUGIN_HAS(plugin, member)                                                          \
+    ((plugin)->struct_size >= offsetof(myelin_plugin, member) + sizeof((plugin)->member) &&        \
+     (plugin)->member != NULL)
 
 /* The symbol a plug-in's shared object exports: const myelin_plugin *myelin_plugin_v1(void) */
 #define MYELIN_PLUGIN_ENTRY "myelin_plugin_v1"

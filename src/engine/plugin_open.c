@@ -78,10 +78,10 @@ static myelin_status check_header(const myelin_plugin *p, const char *path, myel
         return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, path, -1,
                         "wrong ABI version: expected %u, found %" PRIu32, MYELIN_PLUGIN_ABI_VERSION,
                         p->abi_version);
-    if (p->struct_size < sizeof *p)
+    if (p->struct_size < MYELIN_PLUGIN_LEAST_SIZE)
         return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1,
-                        "wrong struct_size: expected at least %zu, found %" PRIu32, sizeof *p,
-                        p->struct_size);
+                        "wrong struct_size: expected at least %zu, found %" PRIu32,
+                        MYELIN_PLUGIN_LEAST_SIZE, p->struct_size);
     return MYELIN_OK;
 }
 

@@ -246,7 +246,8 @@ void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top) {
 uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *config,
                            int32_t num_sequences, int32_t max_len) {
     uint64_t each = (uint64_t)config->vocab_size * sizeof(float) + sizeof(myelin_span) +
-                    sizeof(void *) + (2 + (uint64_t)MLN_MAX_CHUNK) * sizeof(int32_t);
+                    sizeof(void *) + sizeof(myelin_draw) +
+                    (2 + (uint64_t)MLN_MAX_CHUNK) * sizeof(int32_t);
     return plus(plugin->context_bytes(config, MLN_STEP_TOKENS, max_len),
                 sizeof(mln_decoder) + (uint64_t)num_sequences * each);
 }
@@ -289,10 +290,12 @@ myelin_status mln_decoder_create_wide(mln_decoder **out, const mln_model *model,
     d->spans = mln_calloc(n, sizeof *d->spans);
     d->owner = mln_calloc(n, sizeof *d->owner);
     d->caches = mln_calloc(n, sizeof *d->caches);
+    d->draws = mln_calloc(n, sizeof *d->draws);
     d->last_ids = mln_calloc(n, sizeof *d->last_ids);
     d->chunk = mln_calloc(n, MLN_MAX_CHUNK * sizeof *d->chunk);
     myelin_status status = MYELIN_OK;
-    if (!d->logits || !d->spans || !d->owner || !d->caches || !d->last_ids || !d->chunk)
+    if (!d->logits || !d->spans || !d->owner || !d->caches || !d->draws || !d->last_ids ||
+        !d->chunk)
         status =
             mln_fail_memory(error, n * (uint64_t)config->vocab_size * sizeof *d->logits, "logits");
     if (status == MYELIN_OK)
@@ -313,6 +316,7 @@ void mln_decoder_free(mln_decoder *d) {
     free(d->spans);
     free(d->owner);
     free(d->caches);
+    free(d->draws);
     free(d->last_ids);
     free(d->chunk);
     free(d);
@@ -464,16 +468,28 @@ static bool take_all_ready(mln_sequence *const *sequences, int32_t count) {
     return any;
 }
 
-/* The next token is the argmax of the logits as they are, and nothing else is asked of them. */
-static bool takes_argmax(const mln_sequence *s) {
-    return is_free_of_history(s) && !s->generation.sampling.sampled &&
-           s->generation.sampling.num_bias == 0;
+/*
+ * The next token is an argmax or a draw of the logits as they are, and nothing else is asked of
+ * them: what a plug-in's decode_greedy() and decode_sample() stand for.
+ */
+static bool needs_no_host(const mln_sequence *s) {
+    return is_free_of_history(s) && s->generation.sampling.num_bias == 0;
+}
+
+static bool any_sampled(const mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans) {
+    for (int32_t i = 0; i < num_spans; i++)
+        if (sequences[d->owner[i]]->generation.sampling.sampled)
+            return true;
+    return false;
 }
 
 /* How many tokens the plug-in may choose by itself for every one of the spans; 0: none. */
 static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences,
                             int32_t num_spans) {
-    if (!d->model->plugin->decode_greedy || d->model->fusion < MYELIN_FUSION_GREEDY)
+    const myelin_plugin *plugin = d->model->plugin;
+    bool offered = any_sampled(d, sequences, num_spans) ? MYELIN_PLUGIN_HAS(plugin, decode_sample)
+                                                        : plugin->decode_greedy != NULL;
+    if (!offered || d->model->fusion < MYELIN_FUSION_GREEDY)
         return 0;
     int32_t length = d->model->fusion >= MYELIN_FUSION_CHUNK ? d->max_chunk : 1;
     for (int32_t i = 0; i < num_spans; i++) {
@@ -481,7 +497,7 @@ static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences
         int32_t left = s->generation.max_new_tokens - s->num_generated;
         int32_t room = s->max_len - s->count + 1;
         int32_t wanted = s->generation.max_chunk > 1 ? s->generation.max_chunk : 1;
-        if (!takes_argmax(s) || (d->max_draft > 0 && s->lookup.most > 0))
+        if (!needs_no_host(s) || (d->max_draft > 0 && s->lookup.most > 0))
             return 0;
         length = left < length ? left : length;
         length = room < length ? room : length;
@@ -490,23 +506,46 @@ static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences
     return length;
 }
 
-static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
-                                  int32_t length, myelin_error_buffer *buffer) {
+static myelin_draw draw_of(const mln_sampling *p) {
+    return (myelin_draw){.seed = p->seed,
+                         .temperature = p->temperature,
+                         .top_p = p->top_p,
+                         .min_p = p->min_p,
+                         .top_k = p->top_k,
+                         .sampled = p->sampled};
+}
+
+/* The plug-in's tokens of a chunk, in d->chunk[num_spans][length]. */
+static myelin_status make_chunk(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
+                                int32_t length, myelin_error_buffer *buffer) {
+    const myelin_plugin *plugin = d->model->plugin;
+    bool sampled = any_sampled(d, sequences, num_spans);
     for (int32_t i = 0; i < num_spans; i++) {
         d->caches[i] = d->spans[i].sequence;
+        d->draws[i] = draw_of(&sequences[d->owner[i]]->generation.sampling);
         d->last_ids[i] = d->spans[i].ids[0];
     }
-    myelin_status status = d->model->plugin->decode_greedy(d->context, d->caches, d->last_ids,
-                                                           num_spans, length, d->chunk, buffer);
-    status = mln_plugin_result(status, true, "decode_greedy", buffer);
+    const char *call = sampled ? "decode_sample" : "decode_greedy";
+    myelin_status status = sampled
+                               ? plugin->decode_sample(d->context, d->caches, d->last_ids, d->draws,
+                                                       num_spans, length, d->chunk, buffer)
+                               : plugin->decode_greedy(d->context, d->caches, d->last_ids,
+                                                       num_spans, length, d->chunk, buffer);
+    status = mln_plugin_result(status, true, call, buffer);
     int32_t vocab_size = d->model->checkpoint->config.model.vocab_size;
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans * length; i++)
         if (d->chunk[i] < 0 || d->chunk[i] >= vocab_size) {
             snprintf(buffer->text, buffer->size,
-                     "decode_greedy gave token id %" PRId32 ": expected 0 to %" PRId32, d->chunk[i],
+                     "%s gave token id %" PRId32 ": expected 0 to %" PRId32, call, d->chunk[i],
                      vocab_size - 1);
             status = MYELIN_ERROR_INTERNAL;
         }
+    return status;
+}
+
+static myelin_status decode_chunk(mln_decoder *d, mln_sequence *const *sequences, int32_t num_spans,
+                                  int32_t length, myelin_error_buffer *buffer) {
+    myelin_status status = make_chunk(d, sequences, num_spans, length, buffer);
     for (int32_t i = 0; status == MYELIN_OK && i < num_spans; i++) {
         mln_sequence *s = sequences[d->owner[i]];
         memcpy(s->ready, d->chunk + (size_t)i * (size_t)length, (size_t)length * sizeof *s->ready);

@@ -143,6 +143,7 @@ typedef struct mln_decoder {
     int32_t *owner;        /* [max_sequences]: which of the step's sequences a span belongs to */
     /* Of a chunk, one for each span: */
     myelin_plugin_sequence **caches;
+    myelin_draw *draws;
     int32_t *last_ids; /* the newest token, not yet in the cache */
     int32_t *chunk;    /* [max_sequences][MLN_MAX_CHUNK] */
 } mln_decoder;

@@ -53,7 +53,7 @@ myelin_status mln_plugin_result(myelin_status status, bool made, const char *cal
 static myelin_status check_options(const mln_model_options *options, myelin_error *error) {
     const myelin_plugin *plugin = options->plugin;
     if (plugin->magic != MYELIN_PLUGIN_MAGIC || plugin->abi_version != MYELIN_PLUGIN_ABI_VERSION ||
-        plugin->struct_size < sizeof *plugin)
+        plugin->struct_size < MYELIN_PLUGIN_LEAST_SIZE)
         return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
                         "expected a plug-in of contract version %u, found version %" PRIu32,
                         MYELIN_PLUGIN_ABI_VERSION, plugin->abi_version);

@@ -17,13 +17,14 @@
 #include "generate/sequence.h"
 #include "model/composed.h"
 #include "support/checkpoint_builder.h"
+#include "support/drawing_plugin.h"
 #include "support/temp_directory.h"
 
 enum { VOCAB = 80, MAX_LEN = 200, TOKENS = 70, PROMPT = 9 };
 
 static char *directory;
 static mln_checkpoint *checkpoint;
-static mln_model *plain, *chunked;
+static mln_model *plain, *chunked, *drawn;
 static myelin_plugin counting;
 static int num_calls, longest_call;
 
@@ -49,15 +50,18 @@ static int open_models(void **state) {
     counting.decode_greedy = counted;
     mln_model_options slow = {.plugin = mln_composed_plugin(), .threads = 2};
     mln_model_options fast = {.plugin = &counting, .threads = 2};
+    mln_model_options draws = {.plugin = drawing_plugin(VOCAB), .threads = 2};
     return mln_checkpoint_open(&checkpoint, directory, NULL) ||
            mln_model_load(&plain, checkpoint, &slow, NULL) ||
-           mln_model_load(&chunked, checkpoint, &fast, NULL);
+           mln_model_load(&chunked, checkpoint, &fast, NULL) ||
+           mln_model_load(&drawn, checkpoint, &draws, NULL);
 }
 
 static int close_models(void **state) {
     (void)state;
     mln_model_free(plain);
     mln_model_free(chunked);
+    mln_model_free(drawn);
     mln_checkpoint_free(checkpoint);
     temp_directory_remove(directory);
     return 0;
@@ -218,6 +222,112 @@ static void interfering_within_a_chunk(void **state) {
     }
 }
 
+/* --- decode_sample() --- */
+
+static mln_generation sampled(uint32_t i, int32_t max_chunk) {
+    static const double temperatures[] = {0.6, 1, 1.5, 0.2}, top_ps[] = {1, 0.95, 0.4};
+    mln_generation g = greedy(TOKENS, max_chunk);
+    g.sampling.sampled = i % 7 != 6;
+    g.sampling.temperature = temperatures[i % 4];
+    g.sampling.top_k = (int32_t)(i * 7 % 30);
+    g.sampling.top_p = top_ps[i % 3];
+    g.sampling.min_p = i % 7 == 3 ? 0.1 : 0;
+    g.sampling.seed = UINT64_C(0x9E3779B97F4A7C15) * (i + 1);
+    return g;
+}
+
+static void draws_in_any_chunk_are_the_hosts(void **state) {
+    (void)state;
+    static const int32_t chunks[] = {1, 2, 7, 31, 1000};
+    (void)drawing_plugin(VOCAB);
+    for (uint32_t i = 0; i < 40; i++) {
+        mln_generation g = sampled(i, chunks[i % 5]);
+        mln_sequence *a = begin(plain, 1, MAX_LEN, &g), *b = begin(drawn, 1, MAX_LEN, &g);
+        int before = drawing_plugin_calls().count;
+        run(plain, &a, 1, INT32_MAX);
+        run(drawn, &b, 1, INT32_MAX);
+        assert_same(a, b);
+        int length = chunks[i % 5] > MLN_MAX_CHUNK ? MLN_MAX_CHUNK : chunks[i % 5];
+        int calls = g.sampling.sampled ? (TOKENS - 1 + length - 1) / length : 0;
+        assert_int_equal(drawing_plugin_calls().count, before + calls);
+        /* A stop within a chunk ends there. */
+        g.stop_ids = &a->ids[PROMPT + 9];
+        g.num_stop_ids = 1;
+        mln_sequence *c = begin(plain, 1, MAX_LEN, &g), *d = begin(drawn, 1, MAX_LEN, &g);
+        run(plain, &c, 1, INT32_MAX);
+        run(drawn, &d, 1, INT32_MAX);
+        assert_same(c, d);
+        mln_sequence_free(a);
+        mln_sequence_free(b);
+        mln_sequence_free(c);
+        mln_sequence_free(d);
+    }
+    assert_int_equal(drawing_plugin_calls().longest, MLN_MAX_CHUNK);
+}
+
+/* What needs the logits on the host, or what was said before, keeps all of a step there. */
+static void what_needs_the_host_is_not_drawn_elsewhere(void **state) {
+    (void)state;
+    enum { KINDS = 6 };
+    const mln_bias bias = {3, 1.0f};
+    mln_generation kinds[KINDS];
+    for (int i = 0; i < KINDS; i++)
+        kinds[i] = sampled(1, 31);
+    kinds[0].sampling.repetition_penalty = 1.2;
+    kinds[1].sampling.frequency_penalty = 0.5;
+    kinds[2].sampling.presence_penalty = 0.5;
+    kinds[3].sampling.bias = &bias;
+    kinds[3].sampling.num_bias = 1;
+    kinds[4].want_logprobs = true;
+    const uint32_t mask[(VOCAB + 31) / 32] = {0xf0f0f0f0, 0x12345678, 0xffff};
+    (void)drawing_plugin(VOCAB);
+    for (int i = 0; i < KINDS; i++) {
+        mln_sequence *s[2] = {begin(plain, 2, MAX_LEN, &kinds[i]),
+                              begin(drawn, 2, MAX_LEN, &kinds[i])};
+        for (int k = 0; k < 2; k++) {
+            mln_decoder *d = NULL;
+            const mln_model *model = k ? drawn : plain;
+            assert_int_equal(mln_decoder_create(&d, model, 1, MAX_LEN, NULL), MYELIN_OK);
+            while (running(s[k])) {
+                if (i == 5)
+                    mln_sequence_allow(s[k], mask);
+                assert_int_equal(mln_decoder_step(d, &s[k], 1, NULL), MYELIN_OK);
+            }
+            mln_decoder_free(d);
+        }
+        assert_same(s[0], s[1]);
+        mln_sequence_free(s[0]);
+        mln_sequence_free(s[1]);
+    }
+    assert_int_equal(drawing_plugin_calls().count, 0);
+}
+
+static void draws_together_equal_solo_runs(void **state) {
+    (void)state;
+    enum { COUNT = 6 };
+    (void)drawing_plugin(VOCAB);
+    for (uint32_t round = 0; round < 4; round++) {
+        mln_sequence *all[COUNT], *solo;
+        mln_generation g[COUNT];
+        for (int32_t i = 0; i < COUNT; i++) { /* some greedy; in the last round one for the host */
+            g[i] = sampled((uint32_t)i + 7 * round, 5 + 6 * i);
+            g[i].max_new_tokens = 10 + 9 * i;
+            if (round == 3 && i == 2)
+                g[i].sampling.presence_penalty = 1;
+            all[i] = begin(drawn, i, MAX_LEN, &g[i]);
+        }
+        run(drawn, all, COUNT, INT32_MAX);
+        for (int32_t i = 0; i < COUNT; i++) {
+            solo = begin(plain, i, MAX_LEN, &g[i]);
+            run(plain, &solo, 1, INT32_MAX);
+            assert_same(all[i], solo);
+            mln_sequence_free(solo);
+            mln_sequence_free(all[i]);
+        }
+    }
+    assert_true(drawing_plugin_calls().count > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_chunk_gives_the_same_tokens),
@@ -225,6 +335,9 @@ int main(void) {
         cmocka_unit_test(only_plain_argmaxes_are_chunked),
         cmocka_unit_test(sequences_together_equal_solo_runs),
         cmocka_unit_test(interfering_within_a_chunk),
+        cmocka_unit_test(draws_in_any_chunk_are_the_hosts),
+        cmocka_unit_test(what_needs_the_host_is_not_drawn_elsewhere),
+        cmocka_unit_test(draws_together_equal_solo_runs),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A plug-in with one fault, chosen by -DFAULT_...; without any, one that gives token 7 always. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ struct myelin_plugin_context {
 #define UNUSED(x) ((void)(x))
 
 /* Fails with words that fill the whole buffer and have no NUL, or with a short reason. */
-static inline myelin_status refuse(const char *text, myelin_error_buffer *error) {
+__attribute__((unused)) static myelin_status refuse(const char *text, myelin_error_buffer *error) {
 #ifdef FAULT_UNTERMINATED
     UNUSED(text);
     memset(error->text, 'x', error->size);
@@ -144,6 +145,11 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
     UNUSED(num_spans);
     return refuse("the device went away", error);
 #else
+#ifdef FAULT_DIES
+    static atomic_int calls;
+    if (atomic_fetch_add(&calls, 1) >= 8)
+        return refuse("the device went away", error);
+#endif
     size_t vocab = (size_t)context->model->vocab_size;
     for (int32_t s = 0; s < num_spans; s++) {
         for (int32_t i = 0; i < spans[s].num_logits; i++) {
@@ -182,6 +188,26 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
 #define DECODE_GREEDY decode_greedy
 #else
 #define DECODE_GREEDY NULL
+#endif
+
+#if defined FAULT_SAMPLE_ID || defined OLDER
+static myelin_status decode_sample(myelin_plugin_context *context,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   const myelin_draw *draws, int32_t num_sequences, int32_t steps,
+                                   int32_t *out_ids, myelin_error_buffer *error) {
+    UNUSED(ids);
+    UNUSED(draws);
+    UNUSED(error);
+    for (int32_t s = 0; s < num_sequences; s++) {
+        sequences[s]->length += steps;
+        for (int32_t i = 0; i < steps; i++)
+            out_ids[s * steps + i] = context->model->vocab_size;
+    }
+    return MYELIN_OK;
+}
+#define DECODE_SAMPLE decode_sample
+#else
+#define DECODE_SAMPLE NULL
 #endif
 
 #ifdef PAGES /* never called: the table is refused, or nothing asks for pages */
@@ -237,13 +263,15 @@ static void copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from) {
 #define VERSION MYELIN_PLUGIN_ABI_VERSION
 #endif
 #ifdef FAULT_SIZE
-#define SIZE (sizeof(myelin_plugin) - 8)
+#define SIZE (MYELIN_PLUGIN_LEAST_SIZE - 8)
+#elif defined OLDER
+#define SIZE MYELIN_PLUGIN_LEAST_SIZE
 #else
 #define SIZE sizeof(myelin_plugin)
 #endif
 #ifdef FAULT_FUSION
 #define FUSION 8
-#elif defined FAULT_GREEDY || defined FAULT_GREEDY_ID
+#elif defined FAULT_GREEDY || defined FAULT_GREEDY_ID || defined FAULT_SAMPLE_ID || defined OLDER
 #define FUSION MYELIN_FUSION_GREEDY
 #else
 #define FUSION MYELIN_FUSION_COMPOSED
@@ -280,9 +308,9 @@ static myelin_plugin table = {.magic = MAGIC,
                               .free_pool = free_pool,
                               .create_paged_sequence = create_paged_sequence,
                               .set_pages = set_pages,
-                              .copy_page = copy_page
+                              .copy_page = copy_page,
 #endif
-};
+                              .decode_sample = DECODE_SAMPLE};
 
 #ifndef FAULT_SYMBOL
 MYELIN_API const myelin_plugin *myelin_plugin_v1(void);

@@ -92,6 +92,19 @@ class Broken(TestCase):
             self.assertEqual(done.returncode, status)
             self.assertEqual(done.stdout.strip(), b"(")  # forward() made the first token
 
+    def test_failing_decode_sample(self):
+        done = support.myelin("run", "Hello", "--temperature", 1, "--top-k", 1, "--plugin",
+                              plugin("sample_id"))
+        self.assertIn("sevens: decode_sample gave token id 6400: expected 0 to 6399",
+                      done.stderr.decode())
+        self.assertEqual((done.returncode, done.stdout.strip()), (1, b"("))
+
+    def test_a_table_from_before_decode_sample(self):
+        """What lies behind its end is not called."""
+        told = self.good("run", "Hello", "-n", 3, "--temperature", 1, "--top-k", 1, "--plugin",
+                         plugin("older"))
+        self.assertEqual(told, self.good("run", "Hello", "-n", 3, "--plugin", plugin("sevens")))
+
     def test_files_that_are_none(self):
         self.assertIn("no such plug-in", self.refused("inspect", "--plugin", "/nowhere/p.so"))
         with tempfile.NamedTemporaryFile(suffix=".so") as file:
