@@ -13,6 +13,7 @@ enum { PROBE_BYTES = 512 << 20, MAX_COUNT = 1 << 20, MAX_RUNS = 1000, NUM_RUNGS 
 typedef struct bench_arguments {
     bool json;
     bool ladder;
+    bool sampled;
     const char *synthetic;
     int32_t bits;
     int32_t prefill, decode, depth, batch, runs;
@@ -40,6 +41,9 @@ static const cli_option bench_options[] = {
      .max = 1024},
     {"runs", 'r', NULL, CLI_INT32, "N", "how often; medians are given; default 3", FIELD(runs),
      .min = 1, .max = MAX_RUNS},
+    {"sampled", 0, NULL, CLI_FLAG, NULL,
+     "draw tokens at temperature 0.6, top_k 20, top_p 0.95 in place of taking the likeliest",
+     FIELD(sampled)},
     {"ladder", 0, NULL, CLI_FLAG, NULL, "measure at each rung of --fusion the model has",
      FIELD(ladder)},
     {"json", 0, NULL, CLI_FLAG, NULL, "print one JSON object", FIELD(json)},
@@ -110,8 +114,8 @@ static bool is_interrupted(void *user) {
     return cli_interrupted();
 }
 
-/* Greedy, without an end before its length. */
-static myelin_generation_options options_of(int32_t tokens) {
+/* Greedy, or sampled as Qwen3's authors advise, without an end before its length. */
+static myelin_generation_options options_of(const bench_arguments *a, int32_t tokens) {
     static const int32_t none[1];
     myelin_generation_options options;
     myelin_generation_options_init(&options);
@@ -119,6 +123,13 @@ static myelin_generation_options options_of(int32_t tokens) {
     options.max_len = INT32_MAX / 16;
     options.stop_ids = none;
     options.sync = MYELIN_SYNC_END;
+    if (a->sampled) {
+        options.sampler = MYELIN_SAMPLER_SAMPLED;
+        options.temperature = 0.6;
+        options.top_k = 20;
+        options.top_p = 0.95;
+        options.seed = 1;
+    }
     options.cancelled = is_interrupted;
     return options;
 }
@@ -128,7 +139,7 @@ static myelin_status run_one(const bench_arguments *a, myelin_model *model, run_
                              int32_t *tokens, myelin_error *error) {
     size_t depth = (size_t)a->depth, total = depth + (size_t)a->prefill;
     int32_t *ids = made_up_ids(total, 0, myelin_model_config(model)->vocab_size);
-    myelin_generation_options options = options_of(1);
+    myelin_generation_options options = options_of(a, 1);
     myelin_result result = {0};
     myelin_session *session = NULL;
     myelin_status status = myelin_session_open(&session, model, (int32_t)total + a->decode, error);
@@ -208,7 +219,7 @@ static myelin_status run_batch(const bench_arguments *a, myelin_model *model, ru
     b.options = cli_allocate(count * sizeof *b.options);
     for (size_t i = 0; i < count; i++)
         b.options[i] =
-            options_of(a->decode + (int32_t)((count - 1 - i) * (length / TOKENS_A_STEP + 2)));
+            options_of(a, a->decode + (int32_t)((count - 1 - i) * (length / TOKENS_A_STEP + 2)));
     for (size_t i = 0; i < count; i++)
         b.ids[i] = made_up_ids(length, 7919 * i, myelin_model_config(model)->vocab_size);
     myelin_batch_options options;

@@ -184,6 +184,34 @@ cudaError_t mln_cuda_head(myelin_plugin_context *c, int32_t count) {
     return mln_cuda_linear_launch(&head, c->stream);
 }
 
+/* The logits of some rows at a time, so that few rows need room for them. */
+cudaError_t mln_cuda_sampled(myelin_plugin_context *c, int32_t count, int32_t splits) {
+    const myelin_config *config = &c->model->config;
+    cudaError_t error = mln_cuda_layers(c, count, splits, true);
+    for (int32_t first = 0; first < count && error == cudaSuccess; first += MLN_CUDA_HEAD_ROWS) {
+        int32_t rest = count - first, rows = rest < MLN_CUDA_HEAD_ROWS ? rest : MLN_CUDA_HEAD_ROWS;
+        mln_cuda_linear head =
+            describe(c, &c->model->lm_head, c->residual + (int64_t)first * config->hidden_size,
+                     c->logits, config->vocab_size, rows);
+        head.norm = c->model->norm;
+        error = mln_cuda_linear_launch(&head, c->stream);
+        mln_cuda_sample sample = {.logits = c->logits,
+                                  .peaks = c->peaks,
+                                  .draws = c->draws + first,
+                                  .rows = c->rows + first,
+                                  .out_ids = c->out_ids,
+                                  .steps = c->steps,
+                                  .vocab = config->vocab_size,
+                                  .chunks = (config->vocab_size + MLN_SAMPLE_CHUNK - 1) /
+                                            MLN_SAMPLE_CHUNK,
+                                  .first = first,
+                                  .count = rows};
+        if (error == cudaSuccess)
+            error = mln_cuda_sample_launch(&sample, c->stream);
+    }
+    return error;
+}
+
 cudaError_t mln_cuda_greedy(myelin_plugin_context *c, int32_t count, int32_t splits) {
     cudaError_t error = mln_cuda_layers(c, count, splits, true);
     if (error != cudaSuccess)

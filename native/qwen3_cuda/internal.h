@@ -8,6 +8,7 @@
 
 #include "cuda_kernels.h"
 #include "myelin/plugin.h"
+#include "sample.h"
 
 typedef struct mln_cuda_layer {
     mln_cuda_matrix qkv[3]; /* q_proj, k_proj, v_proj; or all in the first, rows after each other */
@@ -68,12 +69,14 @@ struct myelin_plugin_context {
     int32_t *done;            /* [T, kv_heads] zeros between kernels */
     int32_t *wanted;          /* [HEAD_ROWS] */
     mln_cuda_best *best;      /* [T, blocks of the head] */
+    float *peaks;             /* [HEAD_ROWS, chunks of the vocabulary] */
+    myelin_draw *draws;       /* [T] of decode_sample() */
     int32_t *out_ids;         /* [T * max_steps] */
     int32_t *steps;           /* [1] */
     int32_t max_steps;
     mln_cuda_row *host_rows; /* pinned host memory, [T] */
     int32_t *host_ids;       /* pinned host memory, [T * max_steps] */
-    cudaGraphExec_t *graphs; /* host: [T + 1][BUCKETS], NULL until first used */
+    cudaGraphExec_t *graphs; /* host: [greedy, sampled][T + 1][BUCKETS], NULL until first used */
 };
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
@@ -121,5 +124,7 @@ cudaError_t mln_cuda_layers(myelin_plugin_context *context, int32_t tokens, int3
 cudaError_t mln_cuda_head(myelin_plugin_context *context, int32_t count);
 /* One greedy step of `count` sequences. */
 cudaError_t mln_cuda_greedy(myelin_plugin_context *context, int32_t count, int32_t splits);
+/* One step of `count` sequences whose tokens are chosen as context->draws says. */
+cudaError_t mln_cuda_sampled(myelin_plugin_context *context, int32_t count, int32_t splits);
 
 #endif

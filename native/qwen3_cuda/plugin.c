@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-enum { MAX_STEPS = 64 };                  /* greedy tokens between two looks of the host */
+enum { MAX_STEPS = 64 };                  /* tokens between two looks of the host */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
 static myelin_status probe(const myelin_model_description *description,
@@ -68,6 +68,9 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->done = carve(from, rows * config->num_key_value_heads, sizeof *c->done);
     c->wanted = carve(from, MLN_CUDA_HEAD_ROWS, sizeof *c->wanted);
     c->best = carve(from, rows * (config->vocab_size / MLN_CUDA_WARPS + 1), sizeof *c->best);
+    int64_t chunks = (config->vocab_size + MLN_SAMPLE_CHUNK - 1) / MLN_SAMPLE_CHUNK;
+    c->peaks = carve(from, MLN_CUDA_HEAD_ROWS * chunks, sizeof *c->peaks);
+    c->draws = carve(from, rows, sizeof *c->draws);
     c->out_ids = carve(from, rows * MAX_STEPS, sizeof *c->out_ids);
     c->steps = carve(from, 1, sizeof *c->steps);
 }
@@ -81,10 +84,15 @@ static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, i
     return counter.used + sizeof none;
 }
 
+/* Entries of the table of graphs. */
+static size_t graph_slots(const myelin_plugin_context *c) {
+    return 2 * ((size_t)c->max_tokens + 1) * MLN_CUDA_BUCKETS;
+}
+
 static void free_context(myelin_plugin_context *c) {
     if (!c)
         return;
-    for (int64_t i = 0; c->graphs && i < (c->max_tokens + (int64_t)1) * MLN_CUDA_BUCKETS; i++)
+    for (size_t i = 0; c->graphs && i < graph_slots(c); i++)
         if (c->graphs[i])
             cudaGraphExecDestroy(c->graphs[i]);
     free(c->graphs);
@@ -100,7 +108,7 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     carver from = {0};
     carve_context(&from, c, &c->model->config);
     size_t rows = (size_t)c->max_tokens;
-    c->graphs = calloc((rows + 1) * MLN_CUDA_BUCKETS, sizeof(cudaGraphExec_t));
+    c->graphs = calloc(graph_slots(c), sizeof(cudaGraphExec_t));
     if (!c->graphs)
         return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate scratch memory");
     cudaError_t code = cudaMalloc((void **)&c->arena, from.used);
@@ -167,7 +175,8 @@ static myelin_status check_ids(const myelin_plugin_context *c, const int32_t *id
 static myelin_status check_spans(const myelin_plugin_context *c, const myelin_span *spans,
                                  int32_t num_spans, myelin_error_buffer *error) {
     int64_t rows = 0;
-    for (int32_t s = 0; s < num_spans; s++) {
+    myelin_status status = MYELIN_OK;
+    for (int32_t s = 0; s < num_spans && status == MYELIN_OK; s++) {
         const myelin_span *span = &spans[s];
         if (span->count < 1)
             return mln_cuda_fail_argument(error, "tokens of a span", 1, c->max_tokens, span->count);
@@ -176,13 +185,11 @@ static myelin_status check_spans(const myelin_plugin_context *c, const myelin_sp
         rows += span->count;
         if (rows > c->max_tokens)
             return mln_cuda_fail_argument(error, "tokens of a call", 1, c->max_tokens, rows);
-        myelin_status status = check_room(c, span->sequence, span->count, error);
+        status = check_room(c, span->sequence, span->count, error);
         if (status == MYELIN_OK)
             status = check_ids(c, span->ids, span->count, error);
-        if (status != MYELIN_OK)
-            return status;
     }
-    return MYELIN_OK;
+    return status;
 }
 
 /* Rows whose logits are wanted, of any spans, and where they go. */
@@ -305,11 +312,26 @@ static myelin_status forward_hidden(myelin_plugin_context *c, const myelin_span 
     return finish_spans(c, spans, num_spans, code, error);
 }
 
-/* The graph of a greedy step, made when first wanted. */
-static cudaError_t graph_of(myelin_plugin_context *c, int32_t count, int32_t splits,
+/* --- chunks of tokens --- */
+
+/* A call of decode_greedy(), or with draws of decode_sample(). */
+typedef struct chunk_call {
+    myelin_plugin_sequence *const *sequences;
+    const myelin_draw *draws;
+    int32_t count;
+} chunk_call;
+
+static cudaError_t enqueue_step(myelin_plugin_context *c, const chunk_call *call, int32_t splits) {
+    return call->draws ? mln_cuda_sampled(c, call->count, splits)
+                       : mln_cuda_greedy(c, call->count, splits);
+}
+
+/* The graph of a step, made when first wanted. */
+static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, int32_t splits,
                             cudaGraphExec_t *graph) {
     int32_t bucket, rounded = bucket_of(splits, &bucket);
-    cudaGraphExec_t *slot = &c->graphs[(int64_t)count * MLN_CUDA_BUCKETS + bucket];
+    int64_t row = call->count + (call->draws ? c->max_tokens + (int64_t)1 : 0);
+    cudaGraphExec_t *slot = &c->graphs[row * MLN_CUDA_BUCKETS + bucket];
     *graph = *slot;
     if (*slot)
         return cudaSuccess;
@@ -317,7 +339,7 @@ static cudaError_t graph_of(myelin_plugin_context *c, int32_t count, int32_t spl
     cudaError_t code = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
     if (code != cudaSuccess)
         return code;
-    cudaError_t inside = mln_cuda_greedy(c, count, rounded);
+    cudaError_t inside = enqueue_step(c, call, rounded);
     code = cudaStreamEndCapture(c->stream, &captured);
     if (inside != cudaSuccess)
         code = inside;
@@ -330,78 +352,101 @@ static cudaError_t graph_of(myelin_plugin_context *c, int32_t count, int32_t spl
 }
 
 /* One launch for all kernels of a step from rung `greedy` on; below it, one for each. */
-static cudaError_t greedy_step(myelin_plugin_context *c, int32_t count, int32_t splits) {
-    int32_t fusion = c->model->fusion;
-    if (fusion != MYELIN_FUSION_AUTO && fusion < MYELIN_FUSION_GREEDY) {
-        int32_t bucket;
-        return mln_cuda_greedy(c, count, bucket_of(splits, &bucket));
-    }
+static cudaError_t launch_step(myelin_plugin_context *c, const chunk_call *call, int32_t splits) {
+    int32_t fusion = c->model->fusion, bucket;
+    if (fusion != MYELIN_FUSION_AUTO && fusion < MYELIN_FUSION_GREEDY)
+        return enqueue_step(c, call, bucket_of(splits, &bucket));
     cudaGraphExec_t graph;
-    cudaError_t code = graph_of(c, count, splits, &graph);
+    cudaError_t code = graph_of(c, call, splits, &graph);
     return code == cudaSuccess ? cudaGraphLaunch(graph, c->stream) : code;
 }
 
-/* At most max_steps greedy tokens; ids in host_rows. */
-static cudaError_t greedy_chunk(myelin_plugin_context *c, myelin_plugin_sequence *const *sequences,
-                                int32_t count, int32_t steps, int32_t splits) {
-    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)count * sizeof *c->rows,
+/* At most max_steps tokens of each; ids in host_rows. */
+static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, int32_t steps,
+                             int32_t splits) {
+    size_t count = (size_t)call->count;
+    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, count * sizeof *c->rows,
                                        cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->steps, &steps, sizeof steps, cudaMemcpyHostToDevice, c->stream);
-    for (int32_t i = 0; i < count && code == cudaSuccess; i++)
-        code = mln_cuda_upload_pages(sequences[i], c->stream);
+    if (code == cudaSuccess && call->draws)
+        code = cudaMemcpyAsync(c->draws, call->draws, count * sizeof *c->draws,
+                               cudaMemcpyHostToDevice, c->stream);
+    for (int32_t i = 0; i < call->count && code == cudaSuccess; i++)
+        code = mln_cuda_upload_pages(call->sequences[i], c->stream);
     for (int32_t i = 0; i < steps && code == cudaSuccess; i++)
-        code = greedy_step(c, count, splits);
+        code = launch_step(c, call, splits);
     if (code == cudaSuccess)
-        code = cudaMemcpyAsync(c->host_ids, c->out_ids,
-                               (size_t)count * (size_t)steps * sizeof *c->host_ids,
+        code = cudaMemcpyAsync(c->host_ids, c->out_ids, count * (size_t)steps * sizeof *c->host_ids,
                                cudaMemcpyDeviceToHost, c->stream);
     return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
 }
 
-static myelin_status check_greedy(const myelin_plugin_context *c,
-                                  myelin_plugin_sequence *const *sequences, const int32_t *ids,
-                                  int32_t count, int32_t steps, myelin_error_buffer *error) {
-    if (count < 0 || count > c->max_tokens)
-        return mln_cuda_fail_argument(error, "num_sequences", 0, c->max_tokens, count);
+static myelin_status check_chunk(const myelin_plugin_context *c, const chunk_call *call,
+                                 const int32_t *ids, int32_t steps, myelin_error_buffer *error) {
+    if (call->count < 0 || call->count > c->max_tokens)
+        return mln_cuda_fail_argument(error, "num_sequences", 0, c->max_tokens, call->count);
     if (steps < 1)
         return mln_cuda_fail_argument(error, "steps", 1, INT32_MAX, steps);
-    myelin_status status = check_ids(c, ids, count, error);
-    for (int32_t s = 0; s < count && status == MYELIN_OK; s++)
-        status = check_room(c, sequences[s], steps, error);
+    myelin_status status = check_ids(c, ids, call->count, error);
+    for (int32_t s = 0; s < call->count && status == MYELIN_OK; s++)
+        status = check_room(c, call->sequences[s], steps, error);
     return status;
+}
+
+/* Rows of the next chunk, after `done` of out_ids[count][steps]; the splits the longest reaches. */
+static int32_t describe_chunk(myelin_plugin_context *c, const chunk_call *call, const int32_t *ids,
+                              int32_t steps, int32_t done, int32_t chunk, const int32_t *out_ids) {
+    int64_t longest = 0;
+    for (int32_t s = 0; s < call->count; s++) {
+        const myelin_plugin_sequence *sequence = call->sequences[s];
+        int32_t position = sequence->length + done;
+        c->host_rows[s] =
+            (mln_cuda_row){.cache = sequence->cache,
+                           .pages = sequence->device_pages,
+                           .capacity = sequence->capacity,
+                           .position = position,
+                           .id = done == 0 ? ids[s] : out_ids[(int64_t)s * steps + done - 1]};
+        longest = position + chunk > longest ? position + chunk : longest;
+    }
+    return splits_of(longest);
+}
+
+static myelin_status decode(myelin_plugin_context *c, const chunk_call *call, const int32_t *ids,
+                            int32_t steps, int32_t *out_ids, const char *name,
+                            myelin_error_buffer *error) {
+    myelin_status status = check_chunk(c, call, ids, steps, error);
+    if (status != MYELIN_OK || call->count == 0)
+        return status;
+    for (int32_t done = 0, chunk; done < steps; done += chunk) {
+        chunk = steps - done < c->max_steps ? steps - done : c->max_steps;
+        int32_t splits = describe_chunk(c, call, ids, steps, done, chunk, out_ids);
+        cudaError_t code = run_chunk(c, call, chunk, splits);
+        if (code != cudaSuccess)
+            return mln_cuda_check(code, name, error);
+        for (int32_t s = 0; s < call->count; s++)
+            memcpy(out_ids + (int64_t)s * steps + done, c->host_ids + (int64_t)s * chunk,
+                   (size_t)chunk * sizeof *out_ids);
+    }
+    for (int32_t s = 0; s < call->count; s++)
+        call->sequences[s]->length += steps;
+    return MYELIN_OK;
 }
 
 static myelin_status decode_greedy(myelin_plugin_context *c,
                                    myelin_plugin_sequence *const *sequences, const int32_t *ids,
                                    int32_t num_sequences, int32_t steps, int32_t *out_ids,
                                    myelin_error_buffer *error) {
-    myelin_status status = check_greedy(c, sequences, ids, num_sequences, steps, error);
-    if (status != MYELIN_OK || num_sequences == 0)
-        return status;
-    for (int32_t done = 0, chunk; done < steps; done += chunk) {
-        chunk = steps - done < c->max_steps ? steps - done : c->max_steps;
-        int64_t longest = 0;
-        for (int32_t s = 0; s < num_sequences; s++) {
-            int32_t position = sequences[s]->length + done;
-            int32_t id = done == 0 ? ids[s] : out_ids[(int64_t)s * steps + done - 1];
-            c->host_rows[s] = (mln_cuda_row){.cache = sequences[s]->cache,
-                                             .pages = sequences[s]->device_pages,
-                                             .capacity = sequences[s]->capacity,
-                                             .position = position,
-                                             .id = id};
-            longest = position + chunk > longest ? position + chunk : longest;
-        }
-        cudaError_t code = greedy_chunk(c, sequences, num_sequences, chunk, splits_of(longest));
-        if (code != cudaSuccess)
-            return mln_cuda_check(code, "decode_greedy", error);
-        for (int32_t s = 0; s < num_sequences; s++)
-            memcpy(out_ids + (int64_t)s * steps + done, c->host_ids + (int64_t)s * chunk,
-                   (size_t)chunk * sizeof *out_ids);
-    }
-    for (int32_t s = 0; s < num_sequences; s++)
-        sequences[s]->length += steps;
-    return MYELIN_OK;
+    chunk_call call = {.sequences = sequences, .count = num_sequences};
+    return decode(c, &call, ids, steps, out_ids, "decode_greedy", error);
+}
+
+static myelin_status decode_sample(myelin_plugin_context *c,
+                                   myelin_plugin_sequence *const *sequences, const int32_t *ids,
+                                   const myelin_draw *draws, int32_t num_sequences, int32_t steps,
+                                   int32_t *out_ids, myelin_error_buffer *error) {
+    chunk_call call = {.sequences = sequences, .draws = draws, .count = num_sequences};
+    return decode(c, &call, ids, steps, out_ids, "decode_sample", error);
 }
 
 static const myelin_plugin plugin = {
@@ -430,6 +475,7 @@ static const myelin_plugin plugin = {
     .create_paged_sequence = mln_cuda_create_paged_sequence,
     .set_pages = mln_cuda_set_pages,
     .copy_page = mln_cuda_copy_page,
+    .decode_sample = decode_sample,
 };
 
 __attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);

@@ -34,7 +34,7 @@ class Bench(TestCase):
 
     def test_depth_and_batch(self):
         self.check(self.good_json("bench", "--json", *QUICK, "--depth", "70"), 3)
-        self.check(self.good_json("bench", "--json", *QUICK, "--batch", "3"), 3)
+        self.check(self.good_json("bench", "--json", *QUICK, "--batch", "3", "--sampled"), 3)
 
     def test_ladder(self):
         answer = self.good_json("bench", "--json", "--ladder", *QUICK)
