@@ -3,6 +3,7 @@
 #ifndef MLN_CUDA_INTERNAL_H
 #define MLN_CUDA_INTERNAL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,6 +30,7 @@ struct myelin_plugin_model {
     float *norm;          /* [H] */
     float *inv_freq;      /* [D / 2] */
     unsigned char *arena; /* device memory that owns all of it */
+    atomic_int fault;     /* the CUDA error that the device did not recover from, or 0 */
 };
 
 struct myelin_plugin_sequence {
@@ -81,11 +83,26 @@ struct myelin_plugin_context {
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
                             ...) __attribute__((format(printf, 3, 4)));
-/* A failed CUDA call as a status and a message; MYELIN_OK for cudaSuccess. */
-myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error);
-
 myelin_status mln_cuda_fail_argument(myelin_error_buffer *error, const char *what, int64_t least,
                                      int64_t most, int64_t found);
+
+/*
+ * fault.c: a failed CUDA call as a status and a message, and MYELIN_OK for cudaSuccess.
+ * MYELIN_ERROR_DEVICE when the device has not recovered from it: nothing can be computed by this
+ * process any more.
+ */
+myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error);
+/* The same for a model's call; what the device does not recover from is remembered. */
+myelin_status mln_cuda_failed(const myelin_plugin_model *model, cudaError_t code, const char *call,
+                              myelin_error_buffer *error);
+/* The same for an allocation of `bytes` for `what`: says how much was needed and found. */
+myelin_status mln_cuda_allocated(const myelin_plugin_model *model, cudaError_t code, uint64_t bytes,
+                                 const char *what, myelin_error_buffer *error);
+/* From now on the model's calls fail. */
+void mln_cuda_give_up(const myelin_plugin_model *model, cudaError_t code);
+/* Whether an earlier call has ended all, without asking the device; and as a status. */
+bool mln_cuda_is_lost(const myelin_plugin_model *model);
+myelin_status mln_cuda_alive(const myelin_plugin_model *model, myelin_error_buffer *error);
 
 /* sequence.c, as plugin.h has them */
 uint64_t mln_cuda_sequence_bytes(const myelin_config *config, int32_t max_len);

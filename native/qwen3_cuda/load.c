@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loading: one arena in device memory, filled through two pinned buffers while files are read. */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,23 +27,6 @@ typedef struct loader {
     cudaStream_t stream;
     int turn;
 } loader;
-
-myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
-                            ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(error->text, error->size, format, arguments);
-    va_end(arguments);
-    return status;
-}
-
-myelin_status mln_cuda_check(cudaError_t code, const char *call, myelin_error_buffer *error) {
-    if (code == cudaSuccess)
-        return MYELIN_OK;
-    return mln_cuda_fail(
-        error, code == cudaErrorMemoryAllocation ? MYELIN_ERROR_MEMORY : MYELIN_ERROR_INTERNAL,
-        "%s: %s (%s)", call, cudaGetErrorString(code), cudaGetErrorName(code));
-}
 
 /* --- reading a part of a tensor into device memory --- */
 
@@ -537,7 +519,8 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
     if (status == MYELIN_OK)
         status = mln_cuda_check(mln_cuda_prepare_device(), "preparing the kernels", error);
     if (status == MYELIN_OK)
-        status = mln_cuda_check(cudaMalloc((void **)&model->arena, bytes), "cudaMalloc", error);
+        status = mln_cuda_allocated(model, cudaMalloc((void **)&model->arena, bytes), bytes,
+                                    "the weights", error);
     if (status == MYELIN_OK)
         status = mln_cuda_check(cudaMemset(model->arena, 0, bytes), "cudaMemset", error);
     if (status != MYELIN_OK)

@@ -118,14 +118,13 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
         code = cudaMallocHost((void **)&c->host_ids, rows * MAX_STEPS * sizeof *c->host_ids);
     if (code == cudaSuccess)
         code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
-    if (code == cudaErrorMemoryAllocation)
-        cudaGetLastError(); /* leaves the device usable */
+    uint64_t bytes = from.used;
     from = (carver){c->arena, 0};
     carve_context(&from, c, &c->model->config);
     if (code == cudaSuccess)
         code = cudaMemset(c->done, 0,
                           rows * (size_t)c->model->config.num_key_value_heads * sizeof *c->done);
-    return mln_cuda_check(code, "allocating scratch memory", error);
+    return mln_cuda_allocated(c->model, code, bytes, "scratch memory", error);
 }
 
 static myelin_status create_context(const myelin_plugin_model *model, int32_t max_tokens,
@@ -136,13 +135,16 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
         return mln_cuda_fail_argument(error, "max_tokens", 1, INT32_MAX, max_tokens);
     if (max_len < 1)
         return mln_cuda_fail_argument(error, "max_len", 1, INT32_MAX, max_len);
+    myelin_status status = mln_cuda_alive(model, error);
+    if (status != MYELIN_OK)
+        return status;
     myelin_plugin_context *c = calloc(1, sizeof *c);
     if (!c)
         return mln_cuda_fail(error, MYELIN_ERROR_MEMORY, "could not allocate scratch memory");
     c->model = model;
     c->max_tokens = max_tokens;
     c->max_len = max_len;
-    myelin_status status = allocate(c, error);
+    status = allocate(c, error);
     if (status != MYELIN_OK) {
         free_context(c);
         return status;
@@ -175,7 +177,7 @@ static myelin_status check_ids(const myelin_plugin_context *c, const int32_t *id
 static myelin_status check_spans(const myelin_plugin_context *c, const myelin_span *spans,
                                  int32_t num_spans, myelin_error_buffer *error) {
     int64_t rows = 0;
-    myelin_status status = MYELIN_OK;
+    myelin_status status = mln_cuda_alive(c->model, error);
     for (int32_t s = 0; s < num_spans && status == MYELIN_OK; s++) {
         const myelin_span *span = &spans[s];
         if (span->count < 1)
@@ -276,7 +278,7 @@ static myelin_status finish_spans(myelin_plugin_context *c, const myelin_span *s
     cudaError_t last = cudaStreamSynchronize(c->stream);
     code = code == cudaSuccess ? last : code;
     if (code != cudaSuccess)
-        return mln_cuda_check(code, "forward", error);
+        return mln_cuda_failed(c->model, code, "forward", error);
     for (int32_t s = 0; s < num_spans; s++)
         spans[s].sequence->length += spans[s].count;
     return MYELIN_OK;
@@ -347,17 +349,26 @@ static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, in
         code = cudaGraphInstantiate(slot, captured, 0);
     if (captured)
         cudaGraphDestroy(captured);
+    if (code != cudaSuccess)
+        *slot = NULL;
     *graph = *slot;
     return code;
 }
 
-/* One launch for all kernels of a step from rung `greedy` on; below it, one for each. */
+/*
+ * One launch for all kernels of a step from rung `greedy` on; below it, and where there is no
+ * memory for the graph, one for each.
+ */
 static cudaError_t launch_step(myelin_plugin_context *c, const chunk_call *call, int32_t splits) {
     int32_t fusion = c->model->fusion, bucket;
     if (fusion != MYELIN_FUSION_AUTO && fusion < MYELIN_FUSION_GREEDY)
         return enqueue_step(c, call, bucket_of(splits, &bucket));
     cudaGraphExec_t graph;
     cudaError_t code = graph_of(c, call, splits, &graph);
+    if (code == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return enqueue_step(c, call, bucket_of(splits, &bucket));
+    }
     return code == cudaSuccess ? cudaGraphLaunch(graph, c->stream) : code;
 }
 
@@ -379,7 +390,9 @@ static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, i
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->host_ids, c->out_ids, count * (size_t)steps * sizeof *c->host_ids,
                                cudaMemcpyDeviceToHost, c->stream);
-    return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
+    /* Waits after a failure too: what was enqueued uses memory that is used again. */
+    cudaError_t last = cudaStreamSynchronize(c->stream);
+    return code == cudaSuccess ? last : code;
 }
 
 static myelin_status check_chunk(const myelin_plugin_context *c, const chunk_call *call,
@@ -388,7 +401,9 @@ static myelin_status check_chunk(const myelin_plugin_context *c, const chunk_cal
         return mln_cuda_fail_argument(error, "num_sequences", 0, c->max_tokens, call->count);
     if (steps < 1)
         return mln_cuda_fail_argument(error, "steps", 1, INT32_MAX, steps);
-    myelin_status status = check_ids(c, ids, call->count, error);
+    myelin_status status = mln_cuda_alive(c->model, error);
+    if (status == MYELIN_OK)
+        status = check_ids(c, ids, call->count, error);
     for (int32_t s = 0; s < call->count && status == MYELIN_OK; s++)
         status = check_room(c, call->sequences[s], steps, error);
     return status;
@@ -423,7 +438,7 @@ static myelin_status decode(myelin_plugin_context *c, const chunk_call *call, co
         int32_t splits = describe_chunk(c, call, ids, steps, done, chunk, out_ids);
         cudaError_t code = run_chunk(c, call, chunk, splits);
         if (code != cudaSuccess)
-            return mln_cuda_check(code, name, error);
+            return mln_cuda_failed(c->model, code, name, error);
         for (int32_t s = 0; s < call->count; s++)
             memcpy(out_ids + (int64_t)s * steps + done, c->host_ids + (int64_t)s * chunk,
                    (size_t)chunk * sizeof *out_ids);

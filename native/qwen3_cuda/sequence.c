@@ -1,18 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* KV caches in device memory: of one sequence, or a pool of pages that sequences share. */
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "internal.h"
-
-myelin_status mln_cuda_fail_argument(myelin_error_buffer *error, const char *what, int64_t least,
-                                     int64_t most, int64_t found) {
-    return mln_cuda_fail(error, MYELIN_ERROR_ARGUMENT,
-                         "%s must be %" PRId64 " to %" PRId64 ", found %" PRId64, what, least, most,
-                         found);
-}
 
 /* Bytes of the keys and values of so many positions; UINT64_MAX when that overflows. */
 static uint64_t cache_bytes(const myelin_config *c, uint64_t positions) {
@@ -27,15 +19,12 @@ static int32_t pages_of(int32_t max_len) {
     return (int32_t)(((int64_t)max_len + MYELIN_PAGE_POSITIONS - 1) / MYELIN_PAGE_POSITIONS);
 }
 
-static myelin_status allocate_cache(unsigned char **to, uint64_t bytes,
-                                    myelin_error_buffer *error) {
-    cudaError_t code = cudaMalloc((void **)to, bytes);
-    if (code == cudaSuccess)
-        return MYELIN_OK;
-    cudaGetLastError(); /* running out of memory leaves the device usable */
-    return mln_cuda_fail(error, MYELIN_ERROR_MEMORY,
-                         "could not allocate %.2f GB of device memory for a KV cache: %s",
-                         (double)bytes / 1e9, cudaGetErrorString(code));
+static myelin_status allocate_cache(const myelin_plugin_model *model, unsigned char **to,
+                                    uint64_t bytes, myelin_error_buffer *error) {
+    myelin_status status = mln_cuda_alive(model, error);
+    if (status != MYELIN_OK)
+        return status;
+    return mln_cuda_allocated(model, cudaMalloc((void **)to, bytes), bytes, "a KV cache", error);
 }
 
 /* --- sequences --- */
@@ -70,7 +59,8 @@ myelin_status mln_cuda_create_sequence(const myelin_plugin_model *model, int32_t
     myelin_status status = make_sequence(model, max_len, 0, out, error);
     if (status != MYELIN_OK)
         return status;
-    status = allocate_cache(&(*out)->cache, cache_bytes(&model->config, (uint64_t)max_len), error);
+    status = allocate_cache(model, &(*out)->cache, cache_bytes(&model->config, (uint64_t)max_len),
+                            error);
     if (status != MYELIN_OK) {
         free(*out);
         *out = NULL;
@@ -115,7 +105,7 @@ myelin_status mln_cuda_create_pool(const myelin_plugin_model *model, int32_t num
     pool->model = model;
     pool->num_pages = num_pages;
     uint64_t bytes = cache_bytes(&model->config, (uint64_t)num_pages * MYELIN_PAGE_POSITIONS);
-    myelin_status status = allocate_cache(&pool->cache, bytes, error);
+    myelin_status status = allocate_cache(model, &pool->cache, bytes, error);
     if (status != MYELIN_OK) {
         free(pool);
         return status;
@@ -135,15 +125,18 @@ myelin_status mln_cuda_create_paged_sequence(myelin_plugin_pool *pool, int32_t m
                                              myelin_plugin_sequence **out,
                                              myelin_error_buffer *error) {
     int32_t pages = max_len < 1 ? 0 : pages_of(max_len);
+    size_t bytes = (size_t)pages * sizeof(int32_t);
     myelin_status status = make_sequence(pool->model, max_len, pages, out, error);
     if (status != MYELIN_OK)
         return status;
-    cudaError_t code = cudaMalloc((void **)&(*out)->device_pages, (size_t)pages * sizeof(int32_t));
-    if (code != cudaSuccess) {
-        cudaGetLastError();
+    status = mln_cuda_alive(pool->model, error);
+    if (status == MYELIN_OK)
+        status = mln_cuda_allocated(pool->model, cudaMalloc((void **)&(*out)->device_pages, bytes),
+                                    bytes, "a page table", error);
+    if (status != MYELIN_OK) {
         free(*out);
         *out = NULL;
-        return mln_cuda_check(code, "allocating a page table", error);
+        return status;
     }
     (*out)->cache = pool->cache;
     (*out)->num_pages = pool->num_pages;
@@ -169,9 +162,15 @@ void mln_cuda_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, 
 
 void mln_cuda_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from) {
     size_t bytes = (size_t)mln_cuda_page_bytes(&pool->model->config);
-    cudaMemcpy(pool->cache + (size_t)to * bytes, pool->cache + (size_t)from * bytes, bytes,
-               cudaMemcpyDeviceToDevice);
-    cudaStreamSynchronize(NULL); /* contexts have streams that do not wait for this one */
+    if (mln_cuda_is_lost(pool->model))
+        return;
+    cudaError_t code =
+        cudaMemcpy(pool->cache + (size_t)to * bytes, pool->cache + (size_t)from * bytes, bytes,
+                   cudaMemcpyDeviceToDevice);
+    if (code == cudaSuccess) /* contexts have streams that do not wait for this one */
+        code = cudaStreamSynchronize(NULL);
+    if (code != cudaSuccess) /* no one may go on with what is not there: forward() will say so */
+        mln_cuda_give_up(pool->model, code);
 }
 
 cudaError_t mln_cuda_upload_pages(myelin_plugin_sequence *sequence, cudaStream_t stream) {

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "native/device.h"
+
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_BLOCKS = 256 };
+
+static const char faulty[] = ".version 7.0\n"
+                             ".target sm_80\n"
+                             ".address_size 64\n"
+                             ".visible .entry faulty()\n"
+                             "{\n"
+                             "    .reg .b64 %to;\n"
+                             "    .reg .b32 %value;\n"
+                             "    mov.b64 %to, 64;\n"
+                             "    mov.b32 %value, 1;\n"
+                             "    st.global.b32 [%to], %value;\n"
+                             "    ret;\n"
+                             "}\n";
+
+/* The driver's functions, as cuda.h has them. */
+static struct {
+    int (*init)(unsigned flags);
+    int (*retain)(void **context, int device);
+    int (*set_current)(void *context);
+    int (*load)(void **module, const void *image);
+    int (*get_function)(void **function, void *module, const char *name);
+    int (*launch)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                  unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                  void *stream, void **parameters, void **extra);
+    int (*synchronize)(void);
+    int (*allocate)(unsigned long long *to, size_t bytes);
+    int (*release)(unsigned long long memory);
+    int (*info)(size_t *available, size_t *total);
+} driver;
+
+static void *function; /* the kernel */
+static unsigned long long blocks[MOST_BLOCKS];
+static int num_blocks;
+
+static bool find(void *library, const char *name, void *to) {
+    void *symbol = dlsym(library, name);
+    memcpy(to, &symbol, sizeof symbol); /* C has no cast between the two kinds of pointer */
+    return symbol != NULL;
+}
+
+static void require(int code, const char *what) {
+    if (code == 0)
+        return;
+    fprintf(stderr, "device: %s: %d\n", what, code);
+    exit(1);
+}
+
+bool device_open(void) {
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *context, *module;
+    if (!library || !find(library, "cuInit", &driver.init) ||
+        !find(library, "cuDevicePrimaryCtxRetain", &driver.retain) ||
+        !find(library, "cuCtxSetCurrent", &driver.set_current) ||
+        !find(library, "cuModuleLoadData", &driver.load) ||
+        !find(library, "cuModuleGetFunction", &driver.get_function) ||
+        !find(library, "cuLaunchKernel", &driver.launch) ||
+        !find(library, "cuCtxSynchronize", &driver.synchronize) ||
+        !find(library, "cuMemAlloc_v2", &driver.allocate) ||
+        !find(library, "cuMemFree_v2", &driver.release) ||
+        !find(library, "cuMemGetInfo_v2", &driver.info))
+        return false;
+    if (driver.init(0) != 0 || driver.retain(&context, 0) != 0)
+        return false;
+    require(driver.set_current(context), "cuCtxSetCurrent");
+    require(driver.load(&module, faulty), "cuModuleLoadData");
+    require(driver.get_function(&function, module, "faulty"), "cuModuleGetFunction");
+    return true;
+}
+
+size_t device_exhaust(size_t bytes) {
+    size_t available = 0, total;
+    for (size_t piece = (size_t)64 << 30; piece >= (size_t)2 << 20; piece /= 2)
+        for (;;) {
+            require(driver.info(&available, &total), "cuMemGetInfo");
+            if (available < bytes + piece || num_blocks == MOST_BLOCKS ||
+                driver.allocate(&blocks[num_blocks], piece) != 0)
+                break;
+            num_blocks++;
+        }
+    return available;
+}
+
+void device_relieve(void) {
+    while (num_blocks > 0)
+        require(driver.release(blocks[--num_blocks]), "cuMemFree");
+}
+
+void device_break(void) {
+    require(driver.launch(function, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL), "cuLaunchKernel");
+    if (driver.synchronize() == 0)
+        require(1, "a faulty kernel that ends well");
+}

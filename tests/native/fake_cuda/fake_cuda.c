@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "qwen3_cuda/cuda_kernels.h"
+#include "qwen3_cuda/sample.h"
+
+enum { MOST_PICKS = 8 };
+#define TOTAL_BYTES ((size_t)8 << 30)
+
+/* A launch that chooses tokens: all that a graph has to remember. */
+typedef struct pick {
+    mln_cuda_row *rows;
+    int32_t *out_ids;
+    const int32_t *steps;
+    int32_t first, count;
+} pick;
+
+struct fake_stream {
+    struct fake_graph *recorded; /* while it captures */
+};
+struct fake_event {
+    int unused;
+};
+struct fake_graph {
+    pick picks[MOST_PICKS];
+    int count;
+};
+
+/* Before device memory: its size and a mark. */
+typedef struct block {
+    size_t bytes;
+    uint64_t mark;
+} block;
+#define MARK UINT64_C(0x6661b5e5a1104ce5)
+
+fake_device fake;
+
+void fake_reset(void) {
+    fake = (fake_device){.devices = 1, .available = TOTAL_BYTES, .live = fake.live};
+}
+
+static cudaError_t call(const char *name) {
+    fake.calls++;
+    bool fails = fake.failing > 0 &&
+                 (fake.for_good ? fake.calls >= fake.failing : fake.calls == fake.failing);
+    if (!fails)
+        return cudaSuccess;
+    fake.failed = fake.failed ? fake.failed : name;
+    return fake.code;
+}
+
+/* What frees does so even when it says that the device is gone. */
+static cudaError_t freeing(void) {
+    return fake.for_good && fake.failed ? fake.code : cudaSuccess;
+}
+
+static void *make(size_t bytes) {
+    fake.live++;
+    return calloc(1, bytes ? bytes : 1);
+}
+
+static void unmake(void *object) {
+    if (object)
+        fake.live--;
+    free(object);
+}
+
+/* --- the device, and errors --- */
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    cudaError_t code = call(__func__);
+    *count = code == cudaSuccess ? fake.devices : 0;
+    return code == cudaSuccess && fake.devices == 0 ? cudaErrorNoDevice : code;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
+    (void)attribute;
+    (void)device;
+    *value = 9;
+    return call(__func__);
+}
+
+cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    *available = fake.available;
+    *total = TOTAL_BYTES;
+    return call(__func__);
+}
+
+cudaError_t cudaGetLastError(void) {
+    return freeing();
+}
+
+const char *cudaGetErrorString(cudaError_t code) {
+    return code == cudaErrorMemoryAllocation ? "out of memory" : "the fake failed";
+}
+
+const char *cudaGetErrorName(cudaError_t code) {
+    return code == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorOfTheFake";
+}
+
+/* --- memory --- */
+
+cudaError_t cudaMalloc(void **to, size_t bytes) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess && bytes > fake.available)
+        code = cudaErrorMemoryAllocation;
+    if (code != cudaSuccess)
+        return code;
+    block *b = make(sizeof *b + bytes);
+    *b = (block){bytes, MARK};
+    fake.available -= bytes;
+    *to = b + 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *memory) {
+    if (memory) {
+        block *b = (block *)memory - 1;
+        if (b->mark != MARK)
+            abort();
+        fake.available += b->bytes;
+        unmake(b);
+    }
+    return freeing();
+}
+
+cudaError_t cudaMallocHost(void **to, size_t bytes) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        *to = make(bytes);
+    return code;
+}
+
+cudaError_t cudaFreeHost(void *memory) {
+    unmake(memory);
+    return freeing();
+}
+
+cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        memset(to, value, bytes);
+    return code;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+    (void)kind;
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        memmove(to, from, bytes);
+    return code;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+    (void)kind;
+    if (stream->recorded)
+        abort();
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        memmove(to, from, bytes);
+    return code;
+}
+
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
+                              size_t width, size_t height, enum cudaMemcpyKind kind,
+                              cudaStream_t stream) {
+    (void)kind;
+    (void)stream;
+    cudaError_t code = call(__func__);
+    for (size_t i = 0; i < height && code == cudaSuccess; i++)
+        memcpy((char *)to + i * to_pitch, (const char *)from + i * from_pitch, width);
+    return code;
+}
+
+/* --- streams, events and graphs --- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    (void)flags;
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        *stream = make(sizeof **stream);
+    return code;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    unmake(stream);
+    return freeing();
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (stream && stream->recorded)
+        abort();
+    return call(__func__);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    (void)stream;
+    return freeing(); /* asked after a failure */
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    (void)flags;
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        *event = make(sizeof **event);
+    return code;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    unmake(event);
+    return freeing();
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    (void)event;
+    (void)stream;
+    return call(__func__);
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    (void)event;
+    return call(__func__);
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    (void)mode;
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        stream->recorded = make(sizeof *stream->recorded);
+    return code;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    cudaError_t code = call(__func__);
+    *graph = stream->recorded;
+    stream->recorded = NULL;
+    if (code != cudaSuccess) {
+        unmake(*graph);
+        *graph = NULL;
+    }
+    return code;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
+                                 unsigned long long flags) {
+    (void)flags;
+    cudaError_t code = call(__func__);
+    if (code != cudaSuccess)
+        return code;
+    *executable = make(sizeof **executable);
+    **executable = *graph;
+    return code;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    unmake(graph);
+    return freeing();
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    unmake(executable);
+    return freeing();
+}
+
+static void run(const pick *p) {
+    for (int32_t i = 0; i < p->count; i++) {
+        mln_cuda_row *row = &p->rows[i];
+        row->id = ++row->position % FAKE_IDS;
+        p->out_ids[(p->first + i) * *p->steps + row->step++] = row->id;
+    }
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    (void)stream;
+    cudaError_t code = call(__func__);
+    for (int i = 0; i < executable->count && code == cudaSuccess; i++)
+        run(&executable->picks[i]);
+    return code;
+}
+
+/* --- kernels --- */
+
+static cudaError_t launch_pick(const char *name, pick p, cudaStream_t stream) {
+    cudaError_t code = call(name);
+    if (code != cudaSuccess)
+        return code;
+    if (!stream->recorded)
+        run(&p);
+    else if (stream->recorded->count < MOST_PICKS)
+        stream->recorded->picks[stream->recorded->count++] = p;
+    else
+        abort();
+    return code;
+}
+
+cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t blocks, mln_cuda_row *rows,
+                                 int32_t *out_ids, const int32_t *steps, int32_t tokens,
+                                 cudaStream_t stream) {
+    (void)best;
+    (void)blocks;
+    return launch_pick(__func__, (pick){rows, out_ids, steps, 0, tokens}, stream);
+}
+
+cudaError_t mln_cuda_sample_launch(const mln_cuda_sample *s, cudaStream_t stream) {
+    return launch_pick(__func__, (pick){s->rows, s->out_ids, s->steps, s->first, s->count}, stream);
+}
+
+int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
+    (void)weight;
+    (void)tokens;
+    return 1;
+}
+
+int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
+    return columns * tokens;
+}
+
+int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
+                          int32_t tokens, int32_t splits) {
+    (void)half_cache;
+    (void)head_dim;
+    (void)heads;
+    (void)kv_heads;
+    (void)splits;
+    return tokens > 4;
+}
+
+#define FAKE_KERNEL(name, ...)                                                                     \
+    cudaError_t name(__VA_ARGS__) {                                                                \
+        return call(#name);                                                                        \
+    }
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+FAKE_KERNEL(mln_cuda_prepare_device, void)
+FAKE_KERNEL(mln_cuda_repack_launch, const mln_cuda_repack *repack, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_linear_launch, const mln_cuda_linear *linear, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_embed_launch, float *out, const mln_cuda_matrix *weight,
+            const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_norm_launch, float *x, const float *weight, int32_t columns, float eps,
+            cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_prepare_launch, const mln_cuda_attention *attention, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_attend_launch, const mln_cuda_attention *attention, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_angles_launch, float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
+            float scale, int32_t half, int32_t tokens, cudaStream_t stream)

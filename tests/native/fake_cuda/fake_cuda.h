@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A device in host memory on which nothing is computed: every token is (position + 1) % FAKE_IDS.
+ * One of its calls can be told to fail, alone or with all after it. One thread at a time.
+ */
+#ifndef FAKE_CUDA_H
+#define FAKE_CUDA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cuda_runtime_api.h"
+
+enum { FAKE_IDS = 7 };
+
+typedef struct fake_device {
+    uint64_t calls;     /* so far; asking for the last error and freeing are not counted */
+    uint64_t failing;   /* the number of the call that fails; 0: none */
+    cudaError_t code;   /* how */
+    bool for_good;      /* and all calls after it */
+    const char *failed; /* the call that did, or NULL */
+    int devices;
+    size_t available; /* bytes of memory */
+    int64_t live;     /* allocations, streams, events and graphs that are not freed yet */
+} fake_device;
+
+extern fake_device fake;
+
+void fake_reset(void);
+
+#endif

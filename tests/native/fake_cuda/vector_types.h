@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FAKE_VECTOR_TYPES_H
+#define FAKE_VECTOR_TYPES_H
+
+typedef struct float2 {
+    float x, y;
+} float2;
+
+#endif
