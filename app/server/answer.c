@@ -274,6 +274,9 @@ static void describe_failure(answer *a, problem *p, const myelin_error *error) {
     case MYELIN_ERROR_CANCELLED:
         problem_set(p, 503, NULL, "cancelled", "the server ended the generation");
         break;
+    case MYELIN_ERROR_DEVICE:
+        problem_set(p, 503, NULL, "device", "%s", error->message);
+        break;
     default:
         problem_set(p, 500, NULL, NULL, "%s", error->message);
     }

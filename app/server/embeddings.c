@@ -146,7 +146,12 @@ static bool embed_one(answer *a, request *q, size_t index, out *body, problem *p
     free(ids);
     if (status != MYELIN_OK) {
         bool mistake = status == MYELIN_ERROR_ARGUMENT || status == MYELIN_ERROR_UNSUPPORTED;
-        return problem_set(p, mistake ? 400 : 500, at, NULL, "%s", error.message);
+        bool device = status == MYELIN_ERROR_DEVICE;
+        return problem_set(p,
+                           mistake  ? 400
+                           : device ? 503
+                                    : 500,
+                           at, device ? "device" : NULL, "%s", error.message);
     }
     if (!fits)
         return false;

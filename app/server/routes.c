@@ -149,6 +149,8 @@ static void get_health(routes *r, http_exchange *exchange, const http_request *r
         unavailable(r, exchange, "draining", "the server is about to stop");
     } else if (answer_now() - r->moved > r->options.stuck_seconds) {
         unavailable(r, exchange, "stuck", "requests are under way and no step has ended lately");
+    } else if (stats_of(r).device_failed) {
+        unavailable(r, exchange, "device", "what runs the model has failed");
     } else {
         out_text(&body, "{\"status\":\"ok\"}");
         send_json(r, exchange, 200, &body);

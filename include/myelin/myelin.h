@@ -698,7 +698,9 @@ typedef struct myelin_serving_stats {
     uint64_t steps;
     double last_step_ms_ago; /* since a step ended; grows while idle */
     bool draining;
-    int32_t max_len; /* tokens of the longest request there is room for */
+    int32_t max_len;    /* tokens of the longest request there is room for */
+    bool device_failed; /* what runs the model ended in MYELIN_ERROR_DEVICE when it was last used:
+                           requests fail, at once, until a step ends well again */
 } myelin_serving_stats;
 
 MYELIN_API void myelin_serving_get_stats(const myelin_serving *serving,

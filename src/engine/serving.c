@@ -353,6 +353,13 @@ static void begin(myelin_serving *s, request *r) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Whether what runs the model can go on, as its last use has shown. */
+static void note_device(myelin_serving *s, myelin_status status) {
+    pthread_mutex_lock(&s->lock);
+    s->stats.device_failed = status == MYELIN_ERROR_DEVICE;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* Lets requests begin as long as there is room. */
 static void admit(myelin_serving *s) {
     for (;;) {
@@ -361,10 +368,13 @@ static void admit(myelin_serving *s) {
         myelin_status status = mln_scheduler_admit(s->scheduler, &ticket, &error);
         if (!ticket)
             return;
-        if (status == MYELIN_OK)
+        if (status == MYELIN_OK) {
             begin(s, (request *)ticket);
-        else
-            report(s, (request *)ticket, NULL, &error);
+            continue;
+        }
+        if (status == MYELIN_ERROR_DEVICE)
+            note_device(s, status);
+        report(s, (request *)ticket, NULL, &error);
     }
 }
 
@@ -408,7 +418,9 @@ static void step(myelin_serving *s) {
     if (count == 0)
         return;
     myelin_error error = {0};
-    if (mln_scheduler_step(s->scheduler, &error) != MYELIN_OK) {
+    myelin_status status = mln_scheduler_step(s->scheduler, &error);
+    note_device(s, status);
+    if (status != MYELIN_OK) {
         fail_all(s, &error);
         return;
     }

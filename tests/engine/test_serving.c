@@ -682,6 +682,9 @@ static void test_failing_step(void **state) {
         assert_int_equal(outcomes[i].error.status, MYELIN_ERROR_DEVICE);
         assert_non_null(strstr(outcomes[i].error.message, "the device is gone"));
     }
+    myelin_serving_stats failed = {.size = sizeof failed};
+    myelin_serving_get_stats(serving, &failed);
+    assert_true(failed.device_failed);
     for (int i = 0; i < 4; i++) /* it goes on */
         assert_ok(submit(serving, &outcomes[i], &items[1 + 3 * i], 0), error);
     wait_for(6);
@@ -690,6 +693,7 @@ static void test_failing_step(void **state) {
     myelin_serving_stats stats = end(serving);
     assert_int_equal(stats.requests_failed, 2);
     assert_int_equal(stats.requests_done, 4);
+    assert_false(stats.device_failed);
     tiny->model->plugin = sound;
 }
 
