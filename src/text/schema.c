@@ -350,8 +350,9 @@ uint32_t mln_schema_count(mln_schema_compiler *c, const mln_schema_item *items, 
     return result;
 }
 
+/* `also`: a further schema the branch is held to, or NULL */
 static void define_branch(mln_schema_compiler *c, const mln_schema_rule *rule, size_t which,
-                          const char *keyword, size_t branch) {
+                          const char *keyword, size_t branch, const json_t *also) {
     mln_conjunction k = {.count = rule->count};
     memcpy(k.items, rule->items, rule->count * sizeof *k.items);
     const json_t *branches = mln_schema_get(&k.items[which], keyword);
@@ -360,27 +361,89 @@ static void define_branch(mln_schema_compiler *c, const mln_schema_rule *rule, s
     else
         k.items[which].one_of_taken = true;
     mln_conjunction_add(c, &k, json_array_get(branches, branch), rule->items[which].root);
+    if (also)
+        mln_conjunction_add(c, &k, also, rule->items[which].root);
     mln_graph_call(&c->graph, rule->node, mln_schema_rule_of(c, &k), c->graph.end);
 }
 
-/* Only where no value satisfies two branches is one of them what one or more are. */
-static void check_one_of(mln_schema_compiler *c, const mln_schema_item *item,
-                         const json_t *branches) {
-    size_t count = json_array_size(branches);
-    if (count > MLN_SCHEMA_MAX_ONE_OF)
-        mln_schema_refuse(c, item, "oneOf", "more than %d branches", MLN_SCHEMA_MAX_ONE_OF);
-    for (size_t i = 0; i < count; i++) {
+/* Whether no value satisfies two branches, each held to `also` too; else two that may. */
+static bool all_disjoint(mln_schema_compiler *c, const mln_schema_item *item,
+                         const json_t *branches, const json_t *also, size_t two[2]) {
+    for (size_t i = 0; i < json_array_size(branches); i++)
         for (size_t n = 0; n < i && c->status == MYELIN_OK; n++) {
             mln_conjunction a = {.count = 0}, b = {.count = 0};
             mln_conjunction_add(c, &a, json_array_get(branches, n), item->root);
             mln_conjunction_add(c, &b, json_array_get(branches, i), item->root);
-            if (!mln_schema_disjoint(c, &a, &b, 0))
-                mln_schema_refuse(c, item, "oneOf",
-                                  "branches %zu and %zu may hold at once: not supported (say "
-                                  "anyOf)",
-                                  n, i);
+            if (also) {
+                mln_conjunction_add(c, &a, also, item->root);
+                mln_conjunction_add(c, &b, also, item->root);
+            }
+            if (!mln_schema_disjoint(c, &a, &b, 0)) {
+                two[0] = n;
+                two[1] = i;
+                return false;
+            }
+        }
+    return true;
+}
+
+/* {"required": [name]}: always the same one for a name, as rules are known by their schemas. */
+static const json_t *requiring(mln_schema_compiler *c, const char *name) {
+    if (!c->requiring)
+        c->requiring = json_object();
+    json_t *made = json_object_get(c->requiring, name);
+    if (!made) {
+        made = json_pack("{s:[s]}", "required", name);
+        if (json_object_set_new(c->requiring, name, made) != 0) {
+            mln_schema_no_memory(c);
+            return NULL;
         }
     }
+    return made;
+}
+
+/* The first property of a branch that lists values and, once required, keeps branches apart. */
+static const json_t *find_tag(mln_schema_compiler *c, const mln_schema_item *item,
+                              const json_t *branches, size_t branch, int *tries) {
+    mln_conjunction k = {.count = 0};
+    mln_conjunction_add(c, &k, json_array_get(branches, branch), item->root);
+    for (size_t i = 0; i < k.count; i++) {
+        json_t *properties = (json_t *)(uintptr_t)mln_schema_get(&k.items[i], "properties");
+        const char *name;
+        json_t *value;
+        json_object_foreach(properties, name, value) {
+            if (!json_object_get(value, "const") && !json_object_get(value, "enum"))
+                continue;
+            size_t two[2];
+            const json_t *also = (*tries)-- > 0 ? requiring(c, name) : NULL;
+            if (also && all_disjoint(c, item, branches, also, two))
+                return also;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * Only where no value satisfies two branches is one of them what one or more are. Returns what
+ * branches are to be held to for that, or NULL: where a property tells them apart when it is there,
+ * what is written has it.
+ */
+static const json_t *check_one_of(mln_schema_compiler *c, const mln_schema_item *item,
+                                  const json_t *branches) {
+    size_t two[2] = {0};
+    if (json_array_size(branches) > MLN_SCHEMA_MAX_ONE_OF)
+        mln_schema_refuse(c, item, "oneOf", "more than %d branches", MLN_SCHEMA_MAX_ONE_OF);
+    if (c->status != MYELIN_OK || all_disjoint(c, item, branches, NULL, two))
+        return NULL;
+    const json_t *tag = NULL;
+    int tries = MLN_SCHEMA_MAX_TAGS;
+    for (size_t i = 0; i < json_array_size(branches) && !tag; i++)
+        tag = find_tag(c, item, branches, i, &tries);
+    if (!tag)
+        mln_schema_refuse(c, item, "oneOf",
+                          "branches %zu and %zu may hold at once: not supported (say anyOf)",
+                          two[0], two[1]);
+    return tag;
 }
 
 /* The rule is one of the branches of the first such keyword; false when there is none. */
@@ -396,10 +459,9 @@ static bool define_branches(mln_schema_compiler *c, const mln_schema_rule *rule)
                 mln_schema_refuse(c, item, keyword, "expected an array of schemas, found %s",
                                   json_is_array(branches) ? "none in it"
                                                           : mln_json_type_name(branches));
-            if (k == 1)
-                check_one_of(c, item, branches);
+            const json_t *also = k == 1 ? check_one_of(c, item, branches) : NULL;
             for (size_t n = 0; n < json_array_size(branches) && c->status == MYELIN_OK; n++)
-                define_branch(c, rule, i, keyword, n);
+                define_branch(c, rule, i, keyword, n, also);
             return true;
         }
     }
@@ -462,6 +524,7 @@ myelin_status mln_grammar_from_schema(mln_grammar **grammar, const mln_tokenizer
 myelin_status mln_schema_finish(mln_schema_compiler *c, mln_grammar **grammar,
                                 const mln_tokenizer *tokenizer, uint32_t answer) {
     mln_arena_free(&c->arena);
+    json_decref(c->requiring);
     free(c->rules);
     free(c->strings);
     if (c->status != MYELIN_OK) {

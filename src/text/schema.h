@@ -20,6 +20,7 @@ enum {
     MLN_SCHEMA_MAX_TOGETHER = 64,           /* schemas of one conjunction */
     MLN_SCHEMA_MAX_RULES = 1 << 14,         /* conjunctions */
     MLN_SCHEMA_MAX_ONE_OF = 256,            /* branches, each of which is compared with each */
+    MLN_SCHEMA_MAX_TAGS = 16,               /* properties that are tried to tell them apart */
     MLN_SCHEMA_MAX_DEPTH = 64,              /* of schemas that are compared, */
     MLN_SCHEMA_MAX_COMPARED = 1 << 17,      /* and of comparisons */
     MLN_SCHEMA_PATTERN_WORK = 100 * 1000000 /* steps of making automata of patterns: a second */
@@ -75,6 +76,7 @@ typedef struct mln_schema_compiler {
     size_t num_strings, string_capacity;
     uint32_t character; /* reads one character of a string, 0 until made */
     uint32_t number, integer;
+    json_t *requiring; /* by a property's name the schema that requires it, or NULL */
     size_t num_compared;
     uint64_t pattern_work; /* left */
     myelin_status status;

@@ -179,6 +179,12 @@ static const schema_case cases[] = {
      "\"required\":[\"k\"]}]}",
      {"{\"k\":\"a\"}", "{\"k\":\"b\",\"n\":null}"},
      {"{\"k\":\"a\",\"n\":null}", "{\"k\":\"c\"}"}},
+    /* a tag that may be left out, as pydantic writes one with a default: it is written */
+    {"{\"oneOf\":[{\"$ref\":\"#/$defs/a\"},{\"$ref\":\"#/$defs/b\"},{\"type\":\"null\"}],"
+     "\"$defs\":{\"a\":{\"type\":\"object\",\"properties\":{\"x\":{},\"k\":{\"const\":\"a\"}}},"
+     "\"b\":{\"type\":\"object\",\"properties\":{\"k\":{\"enum\":[\"b\",\"c\"]}}}}}",
+     {"{\"k\":\"a\"}", "{\"x\":1,\"k\":\"a\"}", "{\"k\":\"c\"}", "null"},
+     {"{}", "{\"x\":1}", "{\"k\":\"d\"}", "{\"x\":1,\"k\":\"b\"}"}},
     {"{\"allOf\":[{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"required\":["
      "\"a\"]},{\"type\":\"object\",\"properties\":{\"a\":{\"minimum\":5},\"b\":{}}}]}",
      {"{\"a\":5}", "{\"a\":5,\"b\":[]}"},
@@ -252,6 +258,9 @@ static const struct {
     {"{\"anyOf\":[{\"$ref\":\"#\"},{\"type\":\"null\"}]}", "leads back"},
     {"{\"anyOf\":[]}", "\"anyOf\" at #/anyOf"},
     {"{\"oneOf\":[{\"type\":\"number\"},{\"type\":\"integer\"}]}",
+     "\"oneOf\" at #/oneOf: branches 0 and 1 may hold at once"},
+    {"{\"oneOf\":[{\"properties\":{\"k\":{\"const\":1}}},{\"properties\":{\"k\":{\"enum\":[2,1]}}}]"
+     "}",
      "\"oneOf\" at #/oneOf: branches 0 and 1 may hold at once"},
     {"{\"items\":[{}]}", "prefixItems"},
     {"{\"required\":\"a\"}", "\"required\" at #/required"}};
