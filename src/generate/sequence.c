@@ -497,8 +497,10 @@ static int32_t chunk_length(const mln_decoder *d, mln_sequence *const *sequences
         int32_t left = s->generation.max_new_tokens - s->num_generated;
         int32_t room = s->max_len - s->count + 1;
         int32_t wanted = s->generation.max_chunk > 1 ? s->generation.max_chunk : 1;
-        if (!needs_no_host(s) || (d->max_draft > 0 && s->lookup.most > 0))
+        if (!needs_no_host(s) || s->num_drafted > 0)
             return 0;
+        if (d->max_draft > 0 && s->lookup.most > 0)
+            wanted = 1; /* the step after may have a draft */
         length = left < length ? left : length;
         length = room < length ? room : length;
         length = wanted < length ? wanted : length;
