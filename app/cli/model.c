@@ -24,6 +24,11 @@ static const cli_choice pack_choices[] = {{"auto", MYELIN_PACK_AUTO},
                                           {"none", MYELIN_PACK_NONE},
                                           {"lossless", MYELIN_PACK_LOSSLESS},
                                           {NULL, 0}};
+static const cli_choice cache_choices[] = {{"auto", MYELIN_CACHE_AUTO},
+                                           {"f32", MYELIN_CACHE_F32},
+                                           {"f16", MYELIN_CACHE_F16},
+                                           {"int8", MYELIN_CACHE_INT8},
+                                           {NULL, 0}};
 
 #define FIELD(member) .offset = offsetof(cli_model_arguments, member)
 
@@ -46,6 +51,10 @@ static const cli_option model_options[] = {
     {"pack", 0, NULL, CLI_CHOICE, "HOW",
      "keep bf16 weights in fewer bits, with the same results: lossless, none or auto, the default",
      FIELD(pack), .choices = pack_choices},
+    {"cache-type", 0, NULL, CLI_CHOICE, "TYPE",
+     "hold keys and values in f32, f16 or int8 (less memory, nearly the same text); default auto: "
+     "f16, with f32 weights f32",
+     FIELD(cache_type), .choices = cache_choices},
     {"plugin", 0, NULL, CLI_TEXT, "PATH",
      "compute with the plug-in of this shared object, which runs as part of the command",
      FIELD(plugin)},
@@ -93,6 +102,7 @@ void cli_model_options(const cli_model_arguments *arguments, myelin_model_option
     options->chat = arguments->chat;
     options->fusion = arguments->fusion;
     options->pack = arguments->pack;
+    options->cache_type = arguments->cache_type;
     options->threads = arguments->threads;
     options->plugin = arguments->plugin;
 }

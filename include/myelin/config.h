@@ -49,6 +49,7 @@ typedef struct myelin_config {
     myelin_rope_config rope;
     int32_t quantization_bits;       /* of the `quantization` section, 0 when there is none */
     int32_t quantization_group_size; /* likewise; single tensors may differ */
+    int32_t cache_type; /* a myelin_cache_type: how a plug-in is to hold keys and values */
 } myelin_config;
 
 /*
@@ -73,6 +74,15 @@ typedef enum myelin_pack {
     MYELIN_PACK_NONE = 1,    /* as they are */
     MYELIN_PACK_LOSSLESS = 2 /* packed, where the plug-in can */
 } myelin_pack;
+
+/* How keys and values are held between tokens. The text changes with it, by a little. */
+typedef enum myelin_cache_type {
+    MYELIN_CACHE_AUTO = 0, /* as the plug-in thinks right for the weights */
+    MYELIN_CACHE_F32 = 1,
+    MYELIN_CACHE_F16 = 2,
+    MYELIN_CACHE_INT8 = 3 /* whole numbers -127 to 127, times one scale for each position and kv
+                             head, of keys and of values */
+} myelin_cache_type;
 
 #ifdef __cplusplus
 }

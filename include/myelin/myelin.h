@@ -180,6 +180,11 @@ typedef struct myelin_model_options {
      */
     const char *plugin;
     myelin_pack pack; /* of bfloat16 weights; the tokens are the same */
+    /*
+     * Of keys and values in sessions and servings of the model. What the model computes with does
+     * not offer the type: MYELIN_ERROR_UNSUPPORTED; a device chosen by itself is then the CPU.
+     */
+    myelin_cache_type cache_type;
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);

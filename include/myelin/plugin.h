@@ -254,6 +254,13 @@ typedef struct myelin_plugin {
                                    myelin_plugin_sequence *const *sequences, const int32_t *ids,
                                    const myelin_draw *draws, int32_t num_sequences, int32_t steps,
                                    int32_t *out_ids, myelin_error_buffer *error);
+
+    /*
+     * Bit t is set when caches of myelin_cache_type t are offered; AUTO always is, and alone where
+     * struct_size ends before this member. The host asks for no other; what it asks for is
+     * config->cache_type in every call above.
+     */
+    uint32_t cache_types;
 } myelin_plugin;
 
 /* The smallest struct_size of version 1, and whether a table has an optional member. */

@@ -200,9 +200,11 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
 static mln_cpu_kv cache_of(const myelin_plugin_sequence *sequence, int64_t layer, int64_t head) {
     const myelin_plugin_model *model = sequence->model;
     const mln_cpu_store *store = sequence->store;
-    int64_t part = store->slots * model->sizes.width * (model->half_cache ? 2 : 4);
+    int64_t cells = store->slots * model->sizes.width * mln_cpu_cell_bytes(model->cell);
+    int64_t part = store->slots * mln_cpu_slot_bytes(model->cell, model->sizes.width);
     unsigned char *keys = store->region.base + (layer * model->sizes.kv_heads + head) * 2 * part;
-    return (mln_cpu_kv){keys, keys + part, sequence->pages};
+    return (mln_cpu_kv){keys, keys + part, (float *)(void *)(keys + cells),
+                        (float *)(void *)(keys + part + cells), sequence->pages};
 }
 
 /* x[D] in place: "rotate half" */
@@ -235,8 +237,8 @@ static void prepare_head(worker *w, const mln_cpu_layer *layer, int64_t index, i
     mln_cpu_kv kv = cache_of(from->sequence, index, head);
     int32_t width = (int32_t)s->width, head_dim = (int32_t)s->head_dim;
     int32_t slot = mln_cpu_slot(kv.pages, from->position);
-    w->kernels->store_key(kv.keys, k, slot, head_dim, width, w->model->half_cache);
-    w->kernels->store_value(kv.values, v, slot, head_dim, width, w->model->half_cache);
+    w->kernels->store_key(&kv, k, slot, head_dim, width, w->model->cell);
+    w->kernels->store_value(&kv, v, slot, head_dim, width, w->model->cell);
 }
 
 /* attended [rows, Q] of the query rows of one piece that read kv head `head` */
@@ -262,7 +264,7 @@ static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, i
                                    .q = w->scratch->q,
                                    .out = w->scratch->out,
                                    .scratch = w->scratch->attention};
-    (w->model->half_cache ? w->kernels->attend_f16 : w->kernels->attend_f32)(&attention);
+    w->kernels->attend[w->model->cell](&attention);
     for (int32_t r = 0; r < count; r++) {
         int64_t row = piece->row + (piece->first + r) / group;
         memcpy(c->attended + row * s->q_width +

@@ -39,7 +39,7 @@ struct myelin_plugin_model {
     mln_cpu_sizes sizes;
     myelin_host host;
     int32_t fusion;
-    bool half_cache; /* keys and values in binary16; else float */
+    mln_cpu_cell cell; /* of keys and values */
     const mln_cpu_kernels *kernels;
     mln_team *team;
     mln_cpu_layer *layers;
@@ -51,7 +51,7 @@ struct myelin_plugin_model {
     uint64_t *starts;       /* of the packed matrices' panels; NULL: nothing is packed */
 };
 
-/* Memory for keys and values: [layers, kv_heads, 2 (keys, values)][slots * width]. */
+/* Memory for keys and values: [layers, kv_heads, 2 (keys, values)] of slots, see mln_cpu_kv. */
 typedef struct mln_cpu_store {
     int64_t slots; /* a multiple of MLN_CPU_LANES */
     mln_region region;
@@ -143,8 +143,8 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
                            myelin_error_buffer *error);
 void mln_cpu_free_model(myelin_plugin_model *model);
 mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *config);
-/* Keys and values take 16 bits each, unless the weights are in 32. */
-bool mln_cpu_half_cache(const myelin_config *config);
+/* What a cache holds: as asked for, else 16 bits of each number unless the weights are in 32. */
+mln_cpu_cell mln_cpu_cell_of(const myelin_config *config);
 /* Row `row` of a matrix as floats: out[columns]. */
 void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *matrix, int64_t row);
 

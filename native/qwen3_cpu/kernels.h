@@ -79,19 +79,38 @@ typedef struct mln_cpu_escape {
 
 enum { MLN_CPU_PACKED_STEP = 192 }; /* bytes of four columns */
 
+/* What a cache holds of each number: a float, a binary16, or a code of -127 to 127. */
+typedef enum mln_cpu_cell {
+    MLN_CPU_CELL_F32,
+    MLN_CPU_CELL_F16,
+    MLN_CPU_CELL_I8,
+    MLN_CPU_CELLS
+} mln_cpu_cell;
+
 /*
  * The keys and values of one kv head of one layer, as the cache holds them, width = head_dim
- * rounded up to MLN_CPU_LANES, elements binary16 or float:
+ * rounded up to MLN_CPU_LANES:
  *   keys   [slots / 16][width][16]  a block of 16 slots beside each other
  *   values [slots][width]
+ *   scales [slots]                  I8 only: a number is its code times its slot's scale
  * Position p lies in slot pages[p / 64] * 64 + p % 64: pages that follow one another are read as
  * one stream.
  */
 typedef struct mln_cpu_kv {
     unsigned char *keys;
     unsigned char *values;
+    float *key_scales, *value_scales;
     const int32_t *pages;
 } mln_cpu_kv;
+
+static inline int64_t mln_cpu_cell_bytes(mln_cpu_cell cell) {
+    return cell == MLN_CPU_CELL_F32 ? 4 : cell == MLN_CPU_CELL_F16 ? 2 : 1;
+}
+/* Of what is kept of a slot's keys, or its values: `width` cells, and their scale. */
+static inline int64_t mln_cpu_slot_bytes(mln_cpu_cell cell, int64_t width) {
+    int64_t scale = cell == MLN_CPU_CELL_I8 ? (int64_t)sizeof(float) : 0;
+    return width * mln_cpu_cell_bytes(cell) + scale;
+}
 
 /* The slot that holds a position. */
 static inline int32_t mln_cpu_slot(const int32_t *pages, int32_t position) {
@@ -131,13 +150,12 @@ typedef struct mln_cpu_kernels {
     /* out[n] = silu(gate) * up */
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
 
-    /* Writes a key or value [D] into a slot of a cache of binary16 (half = 1) or float. */
-    void (*store_key)(unsigned char *keys, const float *key, int32_t slot, int32_t head_dim,
-                      int32_t width, int half);
-    void (*store_value)(unsigned char *values, const float *value, int32_t slot, int32_t head_dim,
-                        int32_t width, int half);
-    void (*attend_f16)(const mln_cpu_attention *attention);
-    void (*attend_f32)(const mln_cpu_attention *attention);
+    /* Writes a key or value [D] into a slot of a cache of such cells. */
+    void (*store_key)(const mln_cpu_kv *kv, const float *key, int32_t slot, int32_t head_dim,
+                      int32_t width, mln_cpu_cell cell);
+    void (*store_value)(const mln_cpu_kv *kv, const float *value, int32_t slot, int32_t head_dim,
+                        int32_t width, mln_cpu_cell cell);
+    void (*attend[MLN_CPU_CELLS])(const mln_cpu_attention *attention); /* by the cache's cells */
 
     /*
      * The products and sums of a tile, as fast as they go with everything in registers or beside

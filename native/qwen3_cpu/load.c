@@ -378,8 +378,17 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
     return status;
 }
 
-bool mln_cpu_half_cache(const myelin_config *config) {
-    return config->torch_dtype != MYELIN_DTYPE_F32;
+mln_cpu_cell mln_cpu_cell_of(const myelin_config *config) {
+    switch (config->cache_type) {
+    case MYELIN_CACHE_F32:
+        return MLN_CPU_CELL_F32;
+    case MYELIN_CACHE_F16:
+        return MLN_CPU_CELL_F16;
+    case MYELIN_CACHE_INT8:
+        return MLN_CPU_CELL_I8;
+    default:
+        return config->torch_dtype == MYELIN_DTYPE_F32 ? MLN_CPU_CELL_F32 : MLN_CPU_CELL_F16;
+    }
 }
 
 static myelin_status load(myelin_plugin_model *model, const myelin_model_description *description,
@@ -418,7 +427,7 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
     model->sizes = mln_cpu_sizes_of(&model->config);
     model->host = *host;
     model->fusion = description->fusion;
-    model->half_cache = mln_cpu_half_cache(description->config);
+    model->cell = mln_cpu_cell_of(description->config);
     model->kernels = kernels;
     myelin_status status = load(model, description, error);
     if (status != MYELIN_OK) {

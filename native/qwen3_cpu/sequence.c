@@ -20,10 +20,9 @@ enum { MAX_PAGES = INT32_MAX / MLN_CPU_PAGE };
 /* Bytes of the keys and values of so many positions; UINT64_MAX when that overflows. */
 static uint64_t store_bytes(const myelin_config *config, uint64_t slots) {
     mln_cpu_sizes sizes = mln_cpu_sizes_of(config);
-    uint64_t bytes = mln_cpu_half_cache(config) ? 4 : 8;
+    uint64_t bytes = 2 * (uint64_t)mln_cpu_slot_bytes(mln_cpu_cell_of(config), sizes.width);
     bool fits = mln_mul(bytes, (uint64_t)sizes.layers, &bytes) &&
-                mln_mul(bytes, (uint64_t)sizes.kv_heads, &bytes) &&
-                mln_mul(bytes, (uint64_t)sizes.width, &bytes) && mln_mul(bytes, slots, &bytes);
+                mln_mul(bytes, (uint64_t)sizes.kv_heads, &bytes) && mln_mul(bytes, slots, &bytes);
     return fits ? bytes : UINT64_MAX;
 }
 
@@ -178,9 +177,13 @@ void mln_cpu_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, i
 void mln_cpu_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from) {
     const myelin_plugin_model *model = pool->model;
     const mln_cpu_sizes *s = &model->sizes;
-    size_t slot = (size_t)s->width * (model->half_cache ? 2 : 4), page = slot * MLN_CPU_PAGE;
-    size_t part = slot * (size_t)pool->store.slots;
+    size_t slots = (size_t)pool->store.slots, scale = (size_t)mln_cpu_slot_bytes(model->cell, 0);
+    size_t slot = (size_t)(s->width * mln_cpu_cell_bytes(model->cell));
+    size_t page = slot * MLN_CPU_PAGE, scales = scale * MLN_CPU_PAGE;
     unsigned char *base = pool->store.region.base;
-    for (int64_t i = 0; i < 2 * s->layers * s->kv_heads; i++, base += part)
+    for (int64_t i = 0; i < 2 * s->layers * s->kv_heads; i++, base += slots * (slot + scale)) {
+        unsigned char *behind = base + slots * slot; /* the scales, if there are any */
         memmove(base + (size_t)to * page, base + (size_t)from * page, page);
+        memmove(behind + (size_t)to * scales, behind + (size_t)from * scales, scales);
+    }
 }

@@ -25,6 +25,7 @@ enum { VEC_PARTS = 64 / VEC_BYTES, PART_LANES = VEC_BYTES / 4 };
 typedef float part_f __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t part_i __attribute__((vector_size(VEC_BYTES)));
 typedef uint32_t part_u __attribute__((vector_size(VEC_BYTES)));
+typedef int8_t part_c __attribute__((vector_size(VEC_BYTES / 4)));
 typedef struct vf {
     part_f v[VEC_PARTS];
 } vf;
@@ -135,6 +136,26 @@ INLINE vf vf_load_f16(const uint16_t *from) {
         wide[i] = half_to_float(from[i]);
     return vf_load(wide);
 #endif
+}
+INLINE vf vf_load_i8(const int8_t *from) {
+    vf r;
+#if defined(__AVX2__) && VEC_BYTES == 32
+    EACH_PART r.v[p] = (part_f)_mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(from + 8 * p))));
+#elif defined(VEC_NEON)
+    EACH_PART {
+        int16x8_t wide = vmovl_s8(vld1_s8(from + p / 2 * 8));
+        int16x4_t half = p % 2 == 0 ? vget_low_s16(wide) : vget_high_s16(wide);
+        r.v[p] = (part_f)vcvtq_f32_s32(vmovl_s16(half));
+    }
+#else
+    EACH_PART {
+        part_c codes;
+        memcpy(&codes, from + p * PART_LANES, sizeof codes);
+        r.v[p] = __builtin_convertvector(codes, part_f);
+    }
+#endif
+    return r;
 }
 INLINE void vf_store_f16(uint16_t *to, vf x) {
 #ifdef VEC_NEON

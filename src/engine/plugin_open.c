@@ -214,6 +214,7 @@ static myelin_status probe(const mln_plugin_choice *choice, const mln_checkpoint
     mln_model_options load = {.plugin = choice->plugin,
                               .dtype = (int32_t)options->dtype,
                               .fusion = (int32_t)options->fusion,
+                              .cache_type = (int32_t)options->cache_type,
                               .threads = options->threads};
     return mln_model_probe(checkpoint, &load, error);
 }

@@ -307,6 +307,7 @@ static const myelin_plugin composed = {
     .create_paged_sequence = mln_composed_create_paged_sequence,
     .set_pages = mln_composed_set_pages,
     .copy_page = mln_composed_copy_page,
+    .cache_types = 1u << MYELIN_CACHE_F32 | 1u << MYELIN_CACHE_F16 | 1u << MYELIN_CACHE_INT8,
 };
 
 const myelin_plugin *mln_composed_plugin(void) {

@@ -42,16 +42,18 @@ static float *cache_of(const myelin_plugin_sequence *sequence, int64_t layer, in
     return store->cache + (2 * layer + part) * sizes->kv_width * store->slots;
 }
 
-/* from [count, kv_heads, D] -> cache [kv_heads, slots, D] at positions length .. */
+/* from [count, kv_heads, D] -> cache [kv_heads, slots, D] at positions length .., as floats that a
+ * cache of the model's type can hold. */
 static void store(float *cache, const float *from, const myelin_span *span) {
     const mln_sizes *sizes = &span->sequence->model->sizes;
+    int32_t type = span->sequence->model->config.cache_type;
     int64_t slots = span->sequence->store->slots, length = span->sequence->length;
     for (int64_t t = 0; t < span->count; t++) {
         int64_t slot = mln_kv_slot(span->sequence->pages, length + t);
         for (int64_t g = 0; g < sizes->kv_heads; g++)
-            memcpy(cache + (g * slots + slot) * sizes->head_dim,
-                   from + (t * sizes->kv_heads + g) * sizes->head_dim,
-                   (size_t)sizes->head_dim * sizeof *cache);
+            mln_round_cached(cache + (g * slots + slot) * sizes->head_dim,
+                             from + (t * sizes->kv_heads + g) * sizes->head_dim, sizes->head_dim,
+                             type);
     }
 }
 

@@ -64,6 +64,34 @@ static myelin_status check_options(const mln_model_options *options, myelin_erro
     return MYELIN_OK;
 }
 
+static const char *cache_name(int32_t type) {
+    static const char *const names[] = {"auto", "f32", "f16", "int8"};
+    return type >= 0 && type <= MYELIN_CACHE_INT8 ? names[type] : "of another kind";
+}
+
+/* The configuration a plug-in is shown: what will be stored, and how keys and values are. */
+static myelin_status show_config(myelin_config *config, const mln_checkpoint *checkpoint,
+                                 const mln_model_options *options, myelin_error *error) {
+    const myelin_plugin *plugin = options->plugin;
+    int32_t type = options->cache_type;
+    size_t least = offsetof(myelin_plugin, cache_types) + sizeof plugin->cache_types;
+    uint32_t types = plugin->struct_size >= least ? plugin->cache_types : 0;
+    *config = mln_stored_config(checkpoint, options->dtype);
+    config->cache_type = type;
+    if (type == MYELIN_CACHE_AUTO ||
+        (type > 0 && type <= MYELIN_CACHE_INT8 && (types >> type & 1u) != 0))
+        return MYELIN_OK;
+    char offered[32] = "auto";
+    for (int32_t t = MYELIN_CACHE_F32; t <= MYELIN_CACHE_INT8; t++)
+        if (types >> t & 1u) {
+            strcat(offered, ", ");
+            strcat(offered, cache_name(t));
+        }
+    return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
+                    "%s: a cache of keys and values in %s is not offered; expected one of: %s",
+                    plugin->name, cache_name(type), offered);
+}
+
 static myelin_status load(mln_model *model, const mln_model_options *options, myelin_error *error) {
     myelin_status status = mln_loader_create(&model->loader, model->checkpoint, options, error);
     if (status != MYELIN_OK)
@@ -102,11 +130,12 @@ myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,
     if (!model)
         return mln_fail_memory(error, sizeof *model, "a model");
     model->checkpoint = checkpoint;
-    model->config = mln_stored_config(checkpoint, options->dtype);
     model->plugin = options->plugin;
     model->fusion =
         options->fusion == MYELIN_FUSION_AUTO ? options->plugin->max_fusion : options->fusion;
-    status = load(model, options, error);
+    status = show_config(&model->config, checkpoint, options, error);
+    if (status == MYELIN_OK)
+        status = load(model, options, error);
     if (status != MYELIN_OK) {
         mln_model_free(model);
         return status;
@@ -118,10 +147,12 @@ myelin_status mln_model_load(mln_model **out, const mln_checkpoint *checkpoint,
 myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_options *options,
                               myelin_error *error) {
     mln_loader *loader;
-    myelin_status status = mln_loader_create(&loader, checkpoint, options, error);
+    myelin_config config;
+    myelin_status status = show_config(&config, checkpoint, options, error);
+    if (status == MYELIN_OK)
+        status = mln_loader_create(&loader, checkpoint, options, error);
     if (status != MYELIN_OK)
         return status;
-    myelin_config config = mln_stored_config(checkpoint, options->dtype);
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
                                             .pack = options->pack,

@@ -17,6 +17,7 @@ typedef struct mln_model_options {
     int32_t dtype;               /* load-time cast of dense tensors; AUTO: none */
     int32_t fusion;              /* a myelin_fusion */
     int32_t pack;                /* a myelin_pack */
+    int32_t cache_type;          /* a myelin_cache_type */
     int32_t threads;             /* at least 1 */
     /*
      * Called from any loading thread, one at a time, as bytes arrive; total is what will be stored.
@@ -29,7 +30,7 @@ typedef struct mln_model_options {
 /* Immutable once open; any number of threads may share it. */
 typedef struct mln_model {
     const mln_checkpoint *checkpoint; /* borrowed: outlives the model */
-    myelin_config config;             /* mln_stored_config() of it */
+    myelin_config config;             /* mln_stored_config() of it, with the cache's type */
     const myelin_plugin *plugin;
     myelin_plugin_model *weights;
     mln_pool *pool;

@@ -78,6 +78,16 @@ typedef struct mln_attention_shape {
 void mln_attention(const myelin_host *host, float *out, const float *q, const mln_kv_view *cache,
                    mln_attention_shape shape, int64_t tokens, int64_t past, float *scores);
 
+/*
+ * out[count] = what a cache of a myelin_cache_type gives back of a key or value x[count]:
+ *   AUTO, F32  x
+ *   F16        x in binary16, the largest number instead of infinity and NaN
+ *   INT8       q * scale, q = x * (127 / most) to the nearest whole number, even among equals,
+ *              scale = most / 127, most = the largest |x|; NaN when a number of x is not finite, 0
+ *              when 127 / most is above 3e38
+ */
+void mln_round_cached(float *out, const float *x, int64_t count, int32_t type);
+
 /* gate[i] := silu(gate[i]) * up[i], silu(x) = x / (1 + exp(-x)). */
 void mln_silu_mul(float *gate, const float *up, int64_t count);
 

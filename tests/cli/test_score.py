@@ -110,6 +110,16 @@ class Perplexity(TestCase):
             self.bad(1, "score", "--text-file", name + "x")
         self.assertEqual(self.good_json("score", "--json", "-f", "-", stdin=TEXT), expected)
 
+    def test_cache_types(self):
+        exact = self.good_json("score", "--json", "--cache-type", "f32", "-t", TEXT)["logprob_sum"]
+        found = {name: self.good_json("score", "--json", "--cache-type", name, "-t", TEXT)["logprob_sum"]
+                 for name in ("auto", "f16", "int8")}
+        self.assertEqual(found["auto"], found["f16"])
+        self.assertNotEqual(found["int8"], found["f16"])
+        for value in found.values():
+            self.assertAlmostEqual(value, exact, delta=0.1)
+        self.assertIn("int8", self.bad(2, "score", "--cache-type", "int4", "-t", TEXT))
+
     def test_refusals(self):
         for text in ("", "a"):
             self.assertIn("at least two tokens", self.bad(2, "score", "--text", text))

@@ -8,6 +8,16 @@
 
 #include "native/native.h"
 
+int32_t harness_cache_type = MYELIN_CACHE_AUTO;
+
+int32_t harness_cache_named(const char *name) {
+    static const char *const names[] = {"auto", "f32", "f16", "int8"};
+    for (int32_t type = MYELIN_CACHE_F32; name && type <= MYELIN_CACHE_INT8; type++)
+        if (!strcmp(name, names[type]))
+            return type;
+    return MYELIN_CACHE_AUTO;
+}
+
 harness harness_open(const char *directory, int32_t threads, int32_t dtype) {
     return harness_open_with(mln_composed_plugin(), MYELIN_FUSION_AUTO, directory, threads, dtype);
 }
@@ -18,8 +28,11 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
     myelin_error error = {0};
     if (mln_checkpoint_open(&h.checkpoint, directory, &error) != MYELIN_OK)
         fail_msg("%s", error.message);
-    mln_model_options options = {
-        .plugin = h.plugin, .dtype = dtype, .fusion = fusion, .threads = threads};
+    mln_model_options options = {.plugin = h.plugin,
+                                 .dtype = dtype,
+                                 .fusion = fusion,
+                                 .cache_type = harness_cache_type,
+                                 .threads = threads};
     if (mln_model_load(&h.model, h.checkpoint, &options, &error) != MYELIN_OK)
         fail_msg("%s", error.message);
     h.vocab = h.checkpoint->config.model.vocab_size;

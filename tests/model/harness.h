@@ -14,6 +14,11 @@
 #include "model/composed.h"
 #include "model/model.h"
 
+/* The myelin_cache_type of models opened from here on; a test of any sets it first. */
+extern int32_t harness_cache_type;
+/* "f32", "f16", "int8"; else, and of NULL, AUTO. */
+int32_t harness_cache_named(const char *name);
+
 /* A loaded model and the calls of its plug-in. */
 typedef struct harness {
     mln_checkpoint *checkpoint;

@@ -198,11 +198,12 @@ static void threads_share_a_model(void **state) {
     }
 }
 
-/* usage: test_model_invariance [KERNELS|PLUGIN [MODEL]], "built" for a model built here */
+/* usage: test_model_invariance [KERNELS|PLUGIN [MODEL [CACHE]]], "built" for a model built here */
 int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_composed_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
+    harness_cache_type = harness_cache_named(argc > 3 ? argv[3] : NULL);
     if (argc > 2)
         model_directory = argv[2];
     char *built = argc > 2 && !strcmp(argv[2], "built") ? builder_write_published() : NULL;

@@ -264,11 +264,13 @@ static void schedules(void **state) {
         run(seed);
 }
 
-/* usage: test_model_page_schedules [KERNELS|PLUGIN [MODEL]], "built" for a model built here */
+/* usage: test_model_page_schedules [KERNELS|PLUGIN [MODEL [CACHE]]], "built" for a model built here
+ */
 int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_composed_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
+    harness_cache_type = harness_cache_named(argc > 3 ? argv[3] : NULL);
     char *built = argc > 2 && !strcmp(argv[2], "built") ? builder_write_published() : NULL;
     if (argc > 2)
         model_directory = built ? built : argv[2];

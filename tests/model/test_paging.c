@@ -424,11 +424,12 @@ static void hidden_states_of_spans(void **state) {
     free(found);
 }
 
-/* usage: test_model_paging [KERNELS|PLUGIN [MODEL]], "built" for a model built here */
+/* usage: test_model_paging [KERNELS|PLUGIN [MODEL [CACHE]]], "built" for a model built here */
 int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_composed_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
+    harness_cache_type = harness_cache_named(argc > 3 ? argv[3] : NULL);
     built_in = argc < 2 || !strchr(argv[1], '/');
     char *built = argc > 2 && !strcmp(argv[2], "built") ? builder_write_published() : NULL;
     if (argc > 2)

@@ -451,7 +451,7 @@ static void rows(void) {
 
 typedef struct cache {
     int32_t head_dim, width, capacity;
-    int half;
+    mln_cpu_cell cell;
     mln_cpu_kv kv;
     int32_t *pages;       /* [capacity / MLN_CPU_PAGE], the last one first */
     float *keys, *values; /* [capacity][head_dim] as they are stored */
@@ -462,53 +462,76 @@ static int32_t slot_of(const cache *c, int32_t position) {
 }
 
 static size_t cache_bytes(const cache *c) {
-    return (size_t)c->capacity * (size_t)c->width * (c->half ? 2 : 4);
+    return (size_t)(c->capacity * c->width * mln_cpu_cell_bytes(c->cell));
 }
 
 /* All of it NaN, so that what must not be read would be seen. */
-static cache make_cache(int32_t head_dim, int32_t capacity, int half) {
+static cache make_cache(int32_t head_dim, int32_t capacity, mln_cpu_cell cell) {
     cache c = {.head_dim = head_dim,
                .width = (head_dim + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES,
                .capacity = (capacity + MLN_CPU_PAGE - 1) / MLN_CPU_PAGE * MLN_CPU_PAGE,
-               .half = half};
+               .cell = cell};
     c.kv.keys = aligned_alloc(64, cache_bytes(&c));
     c.kv.values = aligned_alloc(64, cache_bytes(&c));
+    c.kv.key_scales = calloc((size_t)c.capacity, sizeof(float));
+    c.kv.value_scales = calloc((size_t)c.capacity, sizeof(float));
     c.keys = calloc((size_t)(c.capacity * head_dim), sizeof(float));
     c.values = calloc((size_t)(c.capacity * head_dim), sizeof(float));
     int32_t num_pages = c.capacity / MLN_CPU_PAGE;
     c.pages = calloc((size_t)num_pages, sizeof *c.pages);
-    if (!c.kv.keys || !c.kv.values || !c.keys || !c.values || !c.pages)
+    if (!c.kv.keys || !c.kv.values || !c.kv.key_scales || !c.kv.value_scales || !c.keys ||
+        !c.values || !c.pages)
         abort();
     for (int32_t i = 0; i < num_pages; i++)
         c.pages[i] = num_pages - 1 - i;
     c.kv.pages = c.pages;
     memset(c.kv.keys, 0xff, cache_bytes(&c));
     memset(c.kv.values, 0xff, cache_bytes(&c));
+    memset(c.kv.key_scales, 0xff, (size_t)c.capacity * sizeof(float));
+    memset(c.kv.value_scales, 0xff, (size_t)c.capacity * sizeof(float));
     return c;
 }
 
 static void free_cache(cache *c) {
     free(c->kv.keys);
     free(c->kv.values);
+    free(c->kv.key_scales);
+    free(c->kv.value_scales);
     free(c->pages);
     free(c->keys);
     free(c->values);
 }
 
-/* x as the cache can hold it: binary16 has no infinity there, and no NaN. */
-static float as_cached(const cache *c, float x) {
-    if (!c->half)
-        return x;
-    x = x < 65504.0f ? x : 65504.0f;
-    x = x > -65504.0f ? x : -65504.0f;
-    return half_to_float(float_to_half(x));
+/* A row as the cache can hold it: binary16 has no infinity there, and no NaN; codes are all NaN
+ * where a number is not finite. */
+static void as_cached(const cache *c, float *to, const float *x) {
+    float most = 0.0f;
+    bool finite = true;
+    for (int32_t d = 0; d < c->head_dim; d++) {
+        float bounded = x[d] < 65504.0f ? x[d] : 65504.0f;
+        bounded = bounded > -65504.0f ? bounded : -65504.0f;
+        to[d] = c->cell == MLN_CPU_CELL_F16 ? half_to_float(float_to_half(bounded)) : x[d];
+        most = fmaxf(most, fabsf(x[d]));
+        finite = finite && isfinite(x[d]);
+    }
+    if (c->cell != MLN_CPU_CELL_I8)
+        return;
+    bool none = most == 0.0f || 127.0f / most > 3e38f;
+    for (int32_t d = 0; d < c->head_dim; d++)
+        to[d] = !finite ? NAN
+                : none  ? 0.0f
+                        : (float)(int)rintf(x[d] * (127.0f / most)) * (most / 127.0f);
 }
 
-static float cached(const cache *c, const unsigned char *from, int64_t at) {
+/* The number at a place of a slot; `scales` are of the keys or of the values. */
+static float cached(const cache *c, const unsigned char *from, int64_t at, const float *scales,
+                    int64_t slot) {
     uint16_t half;
     float x;
+    if (c->cell == MLN_CPU_CELL_I8)
+        return (float)(int8_t)from[at] * scales[slot];
     memcpy(&half, from + 2 * at, sizeof half);
-    if (c->half)
+    if (c->cell == MLN_CPU_CELL_F16)
         return half_to_float(half);
     memcpy(&x, from + 4 * at, sizeof x);
     return x;
@@ -522,19 +545,19 @@ static void store(cache *c, int32_t position, numbers how) {
     for (int32_t d = 0; d < dim; d++) {
         key[d] = random_number(how);
         value[d] = random_number(how);
-        c->keys[position * dim + d] = as_cached(c, key[d]);
-        c->values[position * dim + d] = as_cached(c, value[d]);
     }
-    tested->store_key(c->kv.keys, key, slot_of(c, position), dim, c->width, c->half);
-    tested->store_value(c->kv.values, value, slot_of(c, position), dim, c->width, c->half);
+    as_cached(c, c->keys + position * dim, key);
+    as_cached(c, c->values + position * dim, value);
+    tested->store_key(&c->kv, key, slot_of(c, position), dim, c->width, c->cell);
+    tested->store_value(&c->kv, value, slot_of(c, position), dim, c->width, c->cell);
     free(bases[0]);
     free(bases[1]);
 }
 
 /* What was stored, zeros beside it, and the rest of the cache untouched. */
-static void check_store(int32_t head_dim, int half, numbers how) {
+static void check_store(int32_t head_dim, mln_cpu_cell cell, numbers how) {
     enum { POSITIONS = 70 };
-    cache c = make_cache(head_dim, POSITIONS, half);
+    cache c = make_cache(head_dim, POSITIONS, cell);
     for (int32_t p = 0; p < POSITIONS; p += 3)
         store(&c, p, how);
     for (int32_t p = 0; p < c.capacity; p++)
@@ -544,8 +567,14 @@ static void check_store(int32_t head_dim, int half, numbers how) {
             int64_t value = slot * c.width + d;
             float k = !stored ? NAN : inside ? c.keys[p * head_dim + d] : 0.0f;
             float v = !stored ? NAN : inside ? c.values[p * head_dim + d] : 0.0f;
-            same_float(k, cached(&c, c.kv.keys, key), "store_key", head_dim, d);
-            same_float(v, cached(&c, c.kv.values, value), "store_value", head_dim, d);
+            float found_k = cached(&c, c.kv.keys, key, c.kv.key_scales, slot);
+            float found_v = cached(&c, c.kv.values, value, c.kv.value_scales, slot);
+            if (cell == MLN_CPU_CELL_I8 && !inside) { /* NaN as a scale: 0 times it */
+                found_k = stored && isnan(found_k) ? 0.0f : found_k;
+                found_v = stored && isnan(found_v) ? 0.0f : found_v;
+            }
+            same_float(k, found_k, "store_key", head_dim, d);
+            same_float(v, found_v, "store_value", head_dim, d);
         }
     free_cache(&c);
 }
@@ -553,9 +582,9 @@ static void check_store(int32_t head_dim, int half, numbers how) {
 static void stores(void) {
     static const int32_t dims[] = {2, 10, 16, 18, 34, 64, 128};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
-        for (int half = 0; half < 2; half++)
+        for (int cell = 0; cell < MLN_CPU_CELLS; cell++)
             for (int how = 0; how < NUM_NUMBERS; how++)
-                check_store(dims[i], half, (numbers)how);
+                check_store(dims[i], (mln_cpu_cell)cell, (numbers)how);
 }
 
 /* --- attention --- */
@@ -587,7 +616,7 @@ static float *ask(const cache *c, const question *of, int32_t first, int32_t cou
                                    .q = q,
                                    .out = out,
                                    .scratch = scratch};
-    (c->half ? tested->attend_f16 : tested->attend_f32)(&attention);
+    tested->attend[c->cell](&attention);
     free(bases[0]);
     free(bases[1]);
     return out;
@@ -623,8 +652,9 @@ static void check_answer(const cache *c, const question *of, int32_t r, const fl
 }
 
 /* Rows with limits of their own: each as if it were alone, to the last bit. */
-static void check_attend(int32_t head_dim, int32_t rows_at_once, int32_t length, int half) {
-    cache c = make_cache(head_dim, length, half);
+static void check_attend(int32_t head_dim, int32_t rows_at_once, int32_t length,
+                         mln_cpu_cell cell) {
+    cache c = make_cache(head_dim, length, cell);
     question of = {.rows = rows_at_once};
     of.q = calloc((size_t)(rows_at_once * head_dim), sizeof *of.q);
     if (!of.q)
@@ -655,14 +685,14 @@ static void attention(void) {
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
         for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
             for (int32_t n = 1; n <= MLN_CPU_ATTEND_ROWS; n += k < 4 ? 1 : 5)
-                for (int half = 0; half < 2; half++)
-                    check_attend(dims[i], n, lengths[k], half);
+                for (int cell = 0; cell < MLN_CPU_CELLS; cell++)
+                    check_attend(dims[i], n, lengths[k], (mln_cpu_cell)cell);
 }
 
 /* A NaN in a query or in a value seen reaches that row's answer, and no other row's. */
 static void broken_attention(void) {
     enum { DIM = 18, LENGTH = 40 };
-    cache c = make_cache(DIM, LENGTH, 0);
+    cache c = make_cache(DIM, LENGTH, MLN_CPU_CELL_F32);
     question of = {.rows = 2, .limits = {LENGTH - 1, LENGTH}};
     float q[2 * DIM], broken[DIM] = {0};
     of.q = q;
@@ -673,7 +703,7 @@ static void broken_attention(void) {
     broken[3] = NAN;
     for (int part = 0; part < 2; part++) {
         if (part == 0)
-            tested->store_value(c.kv.values, broken, slot_of(&c, LENGTH - 1), DIM, c.width, 0);
+            tested->store_value(&c.kv, broken, slot_of(&c, LENGTH - 1), DIM, c.width, c.cell);
         else
             q[DIM + 7] = NAN;
         float *out = ask(&c, &of, 0, 2);

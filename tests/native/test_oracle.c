@@ -95,6 +95,22 @@ static void rungs(void **state) {
                     1e-2);
 }
 
+/* Each type against the oracle with the same one. */
+static void caches(void **state) {
+    (void)state;
+    static const char *const names[] = {"auto", "f32", "f16", "int8"};
+    const char *const models[] = {MYELIN_DEMO_MODEL, MYELIN_TEST_DATA "/models/yarn-bf16"};
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+        for (int32_t type = MYELIN_CACHE_F32; type <= MYELIN_CACHE_INT8; type++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s, cache %s", m == 0 ? "demo" : "yarn-bf16", names[type]);
+            harness_cache_type = type;
+            check_model(name, models[m], MYELIN_DTYPE_F32, MYELIN_FUSION_AUTO, 64,
+                        type == MYELIN_CACHE_INT8 ? 1e-2 : 1e-3);
+        }
+    harness_cache_type = MYELIN_CACHE_AUTO;
+}
+
 /* Shapes no tile divides, heads in many ratios, every kind of weight. */
 static void odd_shapes(void **state) {
     (void)state;
@@ -256,6 +272,7 @@ int main(int argc, char **argv) {
     if (!tested)
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(fixtures), cmocka_unit_test(demo),
-                                       cmocka_unit_test(rungs), cmocka_unit_test(odd_shapes)};
+                                       cmocka_unit_test(rungs), cmocka_unit_test(caches),
+                                       cmocka_unit_test(odd_shapes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
