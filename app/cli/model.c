@@ -55,6 +55,9 @@ static const cli_option model_options[] = {
      "hold keys and values in f32, f16 or int8 (less memory, nearly the same text); default auto: "
      "f16, with f32 weights f32",
      FIELD(cache_type), .choices = cache_choices},
+    {"shortlist", 0, NULL, CLI_FLAG, NULL,
+     "keep an 8-bit copy of a dense LM head to find greedy tokens sooner; the tokens are the same",
+     FIELD(shortlist)},
     {"plugin", 0, NULL, CLI_TEXT, "PATH",
      "compute with the plug-in of this shared object, which runs as part of the command",
      FIELD(plugin)},
@@ -103,6 +106,7 @@ void cli_model_options(const cli_model_arguments *arguments, myelin_model_option
     options->fusion = arguments->fusion;
     options->pack = arguments->pack;
     options->cache_type = arguments->cache_type;
+    options->shortlist = arguments->shortlist;
     options->threads = arguments->threads;
     options->plugin = arguments->plugin;
 }

@@ -15,6 +15,7 @@ typedef struct cli_model_arguments {
     myelin_fusion fusion;
     myelin_pack pack;
     myelin_cache_type cache_type;
+    bool shortlist;
     int32_t threads; /* 0: the default */
     bool chat;       /* the model must have a chat template */
 } cli_model_arguments;

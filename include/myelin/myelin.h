@@ -185,6 +185,11 @@ typedef struct myelin_model_options {
      * not offer the type: MYELIN_ERROR_UNSUPPORTED; a device chosen by itself is then the CPU.
      */
     myelin_cache_type cache_type;
+    /*
+     * true: beside dense weights keep an 8-bit copy of the LM head, by which greedy tokens are
+     * found without reading all of it. The tokens are the same; loading takes longer.
+     */
+    bool shortlist;
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);

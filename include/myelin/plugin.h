@@ -129,8 +129,8 @@ typedef struct myelin_model_description {
     int32_t fusion; /* a myelin_fusion */
     const myelin_config *config;
     const myelin_weights *weights;
-    int32_t pack; /* a myelin_pack; a wish that a plug-in may ignore */
-    int32_t reserved;
+    int32_t pack;      /* a myelin_pack; a wish that a plug-in may ignore */
+    int32_t shortlist; /* 1: keep what finds greedy tokens sooner; likewise */
 } myelin_model_description;
 
 /*

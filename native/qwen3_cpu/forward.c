@@ -356,6 +356,74 @@ static void head_panel(worker *w, const packed *x, int64_t panel) {
     }
 }
 
+/* Where the head's products with the narrow rows of a panel say its best can and must be. */
+static void bound_panel(worker *w, const packed *x, int64_t panel, const float *lengths,
+                        float *least) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_shortlist *list = &w->model->shortlist;
+    const float *bounds = list->bounds + panel * MLN_CPU_PANEL;
+    float *tile = w->scratch->tile, *reach = c->reach + panel * MLN_CPU_BLOCK;
+    project(w, tile, &list->narrow, panel, x, 0, 0, c->num_wanted);
+    for (int64_t t = 0; t < c->num_wanted; t++, tile += MLN_CPU_PANEL) {
+        float high[MLN_CPU_PANEL], low[MLN_CPU_PANEL], most = -__builtin_inff();
+        for (int r = 0; r < MLN_CPU_PANEL; r++) {
+            float off = bounds[r] * lengths[t] + MLN_CPU_TINY;
+            high[r] = tile[r] + off;
+            low[r] = tile[r] - off;
+        }
+        for (int r = 0; r < MLN_CPU_PANEL; r++) {
+            most = high[r] <= most ? most : high[r] == high[r] ? high[r] : __builtin_inff();
+            least[t] = low[r] > least[t] ? low[r] : least[t];
+        }
+        reach[t] = most;
+    }
+}
+
+/* Whether some token's best may lie in the panel. */
+static bool within_reach(const myelin_plugin_context *c, int64_t panel, const float *least) {
+    for (int64_t t = 0; t < c->num_wanted; t++)
+        if (c->reach[panel * MLN_CPU_BLOCK + t] >= least[t])
+            return true;
+    return false;
+}
+
+/*
+ * The greedy pick by the narrow copy: no row whose product can at most be what another's must at
+ * least be is the best; panels with any other are computed as head() does.
+ */
+static void shortlist_head(worker *w, const source *from) {
+    enum { CLAIM = 64 };
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_shortlist *list = &w->model->shortlist;
+    const mln_cpu_matrix matrices[2] = {list->narrow, w->model->lm_head};
+    int64_t panels = list->narrow.panels, size = claim_size(w, &list->narrow, panels);
+    float lengths[MLN_CPU_BLOCK], least[MLN_CPU_BLOCK];
+    for (int64_t t = 0; t < c->num_wanted; t++) {
+        w->kernels->rms_norm(w->scratch->row, c->residual + c->wanted[t] * from->columns,
+                             from->norm, from->columns, (float)w->model->config.rms_norm_eps);
+        lengths[t] = mln_cpu_length(list, w->scratch->row);
+        least[t] = -__builtin_inff();
+    }
+    packed x = pack_rows(w, matrices, 2, from);
+    for (int64_t i; (i = mln_claim(w->member, size)) < panels;)
+        for (int64_t end = i + size < panels ? i + size : panels; i < end; i++)
+            bound_panel(w, &x, i, lengths, least);
+    memcpy(c->least + w->member->index * MLN_CPU_BLOCK, least, sizeof least);
+    mln_barrier(w->member);
+    for (int64_t t = 0; t < c->num_wanted; t++)
+        for (int32_t m = 0; m < w->member->size; m++) {
+            float other = c->least[m * MLN_CPU_BLOCK + t];
+            least[t] = other > least[t] ? other : least[t];
+        }
+    x.base[0] = x.base[1];
+    x.row_bytes[0] = x.row_bytes[1];
+    for (int64_t i; (i = mln_claim(w->member, CLAIM)) < panels;)
+        for (int64_t end = i + CLAIM < panels ? i + CLAIM : panels; i < end; i++)
+            if (within_reach(c, i, least))
+                head_panel(w, &x, i);
+    mln_barrier(w->member);
+}
+
 /* logits of the wanted rows to their targets, or the greedy pick of each to ids */
 static void head(worker *w) {
     myelin_plugin_context *c = w->context;
@@ -367,6 +435,10 @@ static void head(worker *w) {
     for (int64_t i = 0; i < c->num_wanted && c->greedy; i++) {
         c->best_values[own + i] = -__builtin_inff();
         c->best_ids[own + i] = INT32_MAX;
+    }
+    if (c->greedy && w->model->shortlist.narrow.panels > 0 && c->num_wanted <= MLN_CPU_BLOCK) {
+        shortlist_head(w, &from);
+        return;
     }
     packed x = pack_rows(w, m, 1, &from);
     int64_t size = claim_size(w, m, m->panels);

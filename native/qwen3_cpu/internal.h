@@ -34,6 +34,20 @@ typedef struct mln_cpu_layer {
     float *q_norm, *k_norm;                            /* [D] */
 } mln_cpu_layer;
 
+/*
+ * A narrow copy of the LM head: its product with x is within bounds[row] * length of x, and
+ * MLN_CPU_TINY, of the exact one (shortlist.c).
+ */
+typedef struct mln_cpu_shortlist {
+    mln_cpu_matrix narrow; /* Q8; no panels: there is no copy */
+    float *bounds;         /* [panels * 32] */
+    float *sizes;          /* [panels * 32] what the sums of a row can grow to, over the length */
+    float largest;         /* of the sizes */
+    mln_region region;
+} mln_cpu_shortlist;
+
+#define MLN_CPU_TINY 1e-35f
+
 struct myelin_plugin_model {
     myelin_config config;
     mln_cpu_sizes sizes;
@@ -45,10 +59,11 @@ struct myelin_plugin_model {
     mln_cpu_layer *layers;
     mln_cpu_matrix embed_tokens;
     mln_cpu_matrix lm_head; /* embed_tokens again when tied */
-    float *norm;            /* [H] */
-    float *inv_freq;        /* [D / 2] */
-    mln_region region;      /* owns every weight */
-    uint64_t *starts;       /* of the packed matrices' panels; NULL: nothing is packed */
+    mln_cpu_shortlist shortlist;
+    float *norm;       /* [H] */
+    float *inv_freq;   /* [D / 2] */
+    mln_region region; /* owns every weight */
+    uint64_t *starts;  /* of the packed matrices' panels; NULL: nothing is packed */
 };
 
 /* Memory for keys and values: [layers, kv_heads, 2 (keys, values)] of slots, see mln_cpu_kv. */
@@ -117,6 +132,8 @@ struct myelin_plugin_context {
     float **targets;          /* [T] where they go */
     float *best_values;       /* [threads, T] greedy: each thread's best so far */
     int32_t *best_ids;        /* [threads, T] */
+    float *least;             /* [threads, BLOCK] shortlist: what a thread's best is at least */
+    float *reach;             /* [panels of the head, BLOCK] what a panel's best is at most */
     int32_t *ids;             /* [T] greedy: the newest token of each sequence */
     mln_cpu_scratch *scratch; /* [threads] */
     mln_region region;
@@ -147,6 +164,11 @@ mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *config);
 mln_cpu_cell mln_cpu_cell_of(const myelin_config *config);
 /* Row `row` of a matrix as floats: out[columns]. */
 void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *matrix, int64_t row);
+
+/* shortlist.c: makes model->shortlist, if the head is one that it pays for. */
+myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *error);
+/* The length of x[H] by which bounds are multiplied; infinite when sums could overflow. */
+float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
 
 /* sequence.c: what the table of a plug-in says of sequences and pools. */
 uint64_t mln_cpu_sequence_bytes(const myelin_config *config, int32_t max_len);

@@ -409,6 +409,9 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
     }
     if (status == MYELIN_OK)
         status = read_weights(&job, source);
+    if (status == MYELIN_OK && description->shortlist &&
+        mln_cpu_make_shortlist(model, &error) != MYELIN_OK)
+        status = mln_cpu_fail(buffer, &error);
     free(job.matrices);
     return status;
 }
@@ -443,6 +446,7 @@ void mln_cpu_free_model(myelin_plugin_model *model) {
         return;
     mln_team_free(model->team);
     mln_region_unmap(&model->region);
+    mln_region_unmap(&model->shortlist.region);
     free(model->layers);
     free(model->starts);
     free(model);

@@ -89,6 +89,9 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->targets = carve(from, rows, 1, sizeof *c->targets);
     c->best_values = carve(from, threads, rows, sizeof *c->best_values);
     c->best_ids = carve(from, threads, rows, sizeof *c->best_ids);
+    c->least = carve(from, threads, MLN_CPU_BLOCK, sizeof *c->least);
+    c->reach =
+        carve(from, (s.vocab + MLN_CPU_PANEL - 1) / MLN_CPU_PANEL, MLN_CPU_BLOCK, sizeof *c->reach);
     c->ids = carve(from, rows, 1, sizeof *c->ids);
     c->scratch = carve(from, threads, 1, sizeof *c->scratch);
     for (int32_t t = 0; t < threads; t++)
@@ -325,8 +328,7 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
         .create_paged_sequence = mln_cpu_create_paged_sequence,                                    \
         .set_pages = mln_cpu_set_pages,                                                            \
         .copy_page = mln_cpu_copy_page,                                                            \
-        .cache_types =                                                                             \
-            1u << MYELIN_CACHE_F32 | 1u << MYELIN_CACHE_F16 | 1u << MYELIN_CACHE_INT8,             \
+        .cache_types = 1u << MYELIN_CACHE_F32 | 1u << MYELIN_CACHE_F16 | 1u << MYELIN_CACHE_INT8,  \
     }
 
 PLUGIN(best, NULL);

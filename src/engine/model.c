@@ -81,6 +81,7 @@ static myelin_status load(myelin_model *model, const myelin_model_options *optio
                               .fusion = (int32_t)options->fusion,
                               .pack = (int32_t)options->pack,
                               .cache_type = (int32_t)options->cache_type,
+                              .shortlist = options->shortlist,
                               .threads = options->threads,
                               .progress = options->progress,
                               .user = options->user};

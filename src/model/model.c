@@ -108,6 +108,7 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
                                             .pack = options->pack,
+                                            .shortlist = options->shortlist,
                                             .config = &model->config,
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
@@ -156,6 +157,7 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
     myelin_model_description description = {.struct_size = sizeof description,
                                             .fusion = options->fusion,
                                             .pack = options->pack,
+                                            .shortlist = options->shortlist,
                                             .config = &config,
                                             .weights = &loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";

@@ -18,6 +18,7 @@ typedef struct mln_model_options {
     int32_t fusion;              /* a myelin_fusion */
     int32_t pack;                /* a myelin_pack */
     int32_t cache_type;          /* a myelin_cache_type */
+    bool shortlist;              /* wanted, see myelin_model_options */
     int32_t threads;             /* at least 1 */
     /*
      * Called from any loading thread, one at a time, as bytes arrive; total is what will be stored.
