@@ -18,6 +18,13 @@ __device__ inline float warp_max(float x) {
     return x;
 }
 
+/* All threads of a block wait for each other. */
+struct BlockSync {
+    __device__ void operator()() const {
+        __syncthreads();
+    }
+};
+
 /* Waits for the results of the kernel before this one, when it was launched to begin early. */
 __device__ inline void dependency_wait() {
 #if __CUDA_ARCH__ >= 900

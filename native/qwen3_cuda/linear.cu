@@ -6,8 +6,8 @@
 
 #include "cuda_kernels.h"
 #include "device.cuh"
-#include "myelin/tensor.h"
-#include "tiles.h"
+#include "stage.cuh"
+#include "weights.cuh"
 
 namespace {
 
@@ -116,23 +116,6 @@ template <int KIND> __device__ float plain_dot(float acc, uint4 w, const float4 
     return acc;
 }
 
-__device__ float scale_at(const void *scales, int dtype, int64_t index) {
-    if (dtype == MYELIN_DTYPE_BF16)
-        return __uint_as_float((uint32_t) static_cast<const uint16_t *>(scales)[index] << 16);
-    if (dtype == MYELIN_DTYPE_F16)
-        return __half2float(static_cast<const __half *>(scales)[index]);
-    return static_cast<const float *>(scales)[index];
-}
-
-/* Four values of a row, zeros past its end. */
-__device__ float4 load_quad(const float *x, int i, int columns) {
-    if (4 * i + 3 < columns && columns % 4 == 0)
-        return reinterpret_cast<const float4 *>(x)[i];
-    return make_float4(4 * i < columns ? x[4 * i] : 0.0f, 4 * i + 1 < columns ? x[4 * i + 1] : 0.0f,
-                       4 * i + 2 < columns ? x[4 * i + 2] : 0.0f,
-                       4 * i + 3 < columns ? x[4 * i + 3] : 0.0f);
-}
-
 /*
  * The block's tokens of x, times the norm's weights, in shared memory as the codec reads them; of
  * codes also the sum of each vector's x, at sums[token][vector]. factors[token] is what the dot
@@ -204,14 +187,6 @@ __device__ void stage(float4 *shared, float *sums, float factors[T], const mln_c
         }
         __syncthreads();
     }
-}
-
-__device__ mln_cuda_best better(mln_cuda_best a, mln_cuda_best b) {
-    if (b.id == INT32_MAX)
-        return a;
-    if (a.id == INT32_MAX || b.value > a.value || (b.value == a.value && b.id < a.id))
-        return b;
-    return a;
 }
 
 /* --- several tokens --- */
@@ -584,33 +559,6 @@ template <int KIND> cudaError_t allow_shared() {
 }
 
 /* --- the embedding, and the greedy pick --- */
-
-/* A weight that lies in tiles of 16 rows of one matrix. */
-__device__ float tiled_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
-    int code = m.tile_code, slot = (int)(row % MLN_TILE_ROWS), c = (int)(column % MLN_UNIT_COLUMNS);
-    const unsigned char *unit =
-        m.data + (row / MLN_TILE_ROWS * m.units + column / MLN_UNIT_COLUMNS) * mln_unit_bytes(code);
-    const unsigned char *at = unit + mln_tile_offset(code, slot, c);
-    float undo = m.row_scales[row];
-    if (code == MLN_TILE_DENSE)
-        return __half2float(*reinterpret_cast<const __half *>(at)) * undo;
-    const __half *scale = reinterpret_cast<const __half *>(
-        unit + mln_tile_scale_offset(code, slot, mln_tile_sets(code) == 2 ? c / 32 : 0));
-    int q = m.kind == MLN_CUDA_Q8 ? *at : *at >> c % 16 / 8 * 4 & 15;
-    return (__half2float(scale[0]) * (float)q + __half2float(scale[1])) * undo;
-}
-
-__device__ float weight_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
-    if (m.tile_code != MLN_TILE_NONE)
-        return tiled_at(m, row, column);
-    const unsigned char *w = m.data + row * m.pitch;
-    if (m.kind == MLN_CUDA_F32)
-        return reinterpret_cast<const float *>(w)[column];
-    int64_t at = row * (m.columns / m.group) + column / m.group;
-    float code =
-        m.kind == MLN_CUDA_Q4 ? (float)(w[column / 2] >> (column % 2 * 4) & 15) : (float)w[column];
-    return scale_at(m.scales, m.scale_dtype, at) * code + scale_at(m.biases, m.scale_dtype, at);
-}
 
 __global__ void embed_kernel(float *out, mln_cuda_matrix m, const mln_cuda_row *rows) {
     int64_t id = rows[blockIdx.x].id;

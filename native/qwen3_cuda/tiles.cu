@@ -11,95 +11,18 @@
 
 #include "cuda_kernels.h"
 #include "device.cuh"
+#include "stage.cuh"
 #include "tile_ops.cuh"
 
 namespace {
 
-constexpr int kThreads = 256, kWarps = 8, kSplits = MLN_TILE_SPLITS;
+constexpr int kThreads = kStageThreads, kWarps = 8, kSplits = MLN_TILE_SPLITS;
 constexpr int kUnit = MLN_UNIT_COLUMNS;
 constexpr int kMultiprocessors = 132; /* of an H100 or H200: how work is cut, not what it gives */
 constexpr int kFew = 32; /* tokens up to which the warps of a block split the columns */
 static_assert(kWarps == kSplits, "a warp a part");
 
 /* --- activations --- */
-
-/* Four values of a row, zeros past its end. */
-__device__ float4 load_quad(const float *x, int i, int columns) {
-    if (4 * i + 3 < columns && columns % 4 == 0)
-        return __ldcg(reinterpret_cast<const float4 *>(x) + i);
-    return make_float4(4 * i < columns ? x[4 * i] : 0.0f, 4 * i + 1 < columns ? x[4 * i + 1] : 0.0f,
-                       4 * i + 2 < columns ? x[4 * i + 2] : 0.0f,
-                       4 * i + 3 < columns ? x[4 * i + 3] : 0.0f);
-}
-
-/* The norm's weights to where stage_row() wants them: each thread its own. */
-__device__ void stage_norm(float4 *wide, const float *norm, int columns, int quads) {
-    if (norm)
-        for (int i = threadIdx.x; i < quads; i += kThreads)
-            wide[i] = load_quad(norm, i, columns);
-}
-
-/*
- * One row of activations by the whole block: put(column, four values) receives it times the norm's
- * weights, already in `wide`, and a power of two. Returns what products with it are multiplied by.
- */
-template <typename Put>
-__device__ float stage_row(float4 *wide, const float *x, bool norm, int columns, int quads,
-                           float eps, Put put) {
-    constexpr int BATCH = 4;
-    __shared__ float sums[kWarps], mosts[kWarps];
-    float squares = 0.0f, most = 0.0f;
-    for (int base = threadIdx.x; base < quads; base += BATCH * kThreads) {
-        float4 v[BATCH];
-#pragma unroll
-        for (int u = 0; u < BATCH; u++)
-            if (base + u * kThreads < quads)
-                v[u] = load_quad(x, base + u * kThreads, columns);
-#pragma unroll
-        for (int u = 0; u < BATCH; u++) {
-            int i = base + u * kThreads;
-            if (i >= quads)
-                break;
-            if (norm) {
-                squares = fmaf(v[u].x, v[u].x, squares);
-                squares = fmaf(v[u].y, v[u].y, squares);
-                squares = fmaf(v[u].z, v[u].z, squares);
-                squares = fmaf(v[u].w, v[u].w, squares);
-                float4 n = wide[i];
-                v[u] = make_float4(v[u].x * n.x, v[u].y * n.y, v[u].z * n.z, v[u].w * n.w);
-            }
-            most = fmaxf(most, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
-                                     fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
-            wide[i] = v[u];
-        }
-    }
-    if (norm)
-        squares = warp_sum(squares);
-    most = warp_max(most);
-    if (threadIdx.x % 32 == 0) {
-        sums[threadIdx.x / 32] = squares;
-        mosts[threadIdx.x / 32] = most;
-    }
-    __syncthreads();
-    squares = sums[0];
-    most = mosts[0];
-#pragma unroll
-    for (int i = 1; i < kWarps; i++) {
-        squares += sums[i];
-        most = fmaxf(most, mosts[i]);
-    }
-    int exponent = 14 + 127 - (int)(__float_as_uint(most) >> 23);
-    exponent = !(most > 0.0f) || exponent < -113 ? 0 : exponent > 126 ? 126 : exponent;
-    float up = __uint_as_float((uint32_t)(127 + exponent) << 23);
-    float down = __uint_as_float((uint32_t)(127 - exponent) << 23);
-    for (int i = threadIdx.x; i < quads; i += kThreads) {
-        float4 v = wide[i];
-        __half2 a = __floats2half2_rn(v.x * up, v.y * up);
-        __half2 b = __floats2half2_rn(v.z * up, v.w * up);
-        put(4 * i, as_word(a), as_word(b));
-    }
-    return norm ? down * (1.0f / sqrtf(squares / (float)columns + eps)) : down;
-}
 
 /* fragments[token tile, unit] and factors[token] of several tokens, one a block. */
 __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
@@ -113,37 +36,21 @@ __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
     unsigned char *to =
         p.fragments + (int64_t)(token / MLN_TOKEN_TILE) * units * MLN_TOKEN_UNIT_BYTES;
     int column = token % MLN_TOKEN_TILE;
+    const float *x = p.x + row * p.x_stride;
+    auto load = [&](float4(&v)[kStageBatch], int base) { load_quads(v, x, base, columns, quads); };
+    auto put = [&](int k, uint32_t a, uint32_t b) {
+        unsigned char *unit = to + k / kUnit * MLN_TOKEN_UNIT_BYTES;
+        int c = k % kUnit;
+        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
+        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
+    };
     float factor =
-        stage_row(wide, p.x + row * p.x_stride, p.norm != nullptr, columns, quads, p.eps,
-                  [&](int k, uint32_t a, uint32_t b) {
-                      unsigned char *unit = to + k / kUnit * MLN_TOKEN_UNIT_BYTES;
-                      int c = k % kUnit;
-                      *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
-                      *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
-                  });
+        stage_row(wide, p.norm ? wide : nullptr, columns, quads, p.eps, load, put, BlockSync());
     if (threadIdx.x == 0)
         p.factors[token] = factor;
 }
 
 /* --- what becomes of the sums --- */
-
-__device__ mln_cuda_best better(mln_cuda_best a, mln_cuda_best b) {
-    if (b.id == INT32_MAX)
-        return a;
-    if (a.id == INT32_MAX || b.value > a.value || (b.value == a.value && b.id < a.id))
-        return b;
-    return a;
-}
-
-__device__ mln_cuda_best better_of_lanes(mln_cuda_best mine, int offset, uint32_t mask) {
-    mln_cuda_best theirs = {__shfl_xor_sync(mask, mine.value, offset),
-                            __shfl_xor_sync(mask, mine.id, offset)};
-    return better(mine, theirs);
-}
-
-__device__ float silu(float y) {
-    return y / (1.0f + expf(-y));
-}
 
 /* What is at out[token, row] before, where the epilogue wants it. */
 __device__ bool wants_out(const mln_cuda_linear &p) {
@@ -228,13 +135,12 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
         if (wants_out(p) && threadIdx.x < OUTPUTS && now.tile * MLN_TILE_ROWS + slot < m.rows)
             before = __ldcg(p.out + now.tile * MLN_TILE_ROWS + slot);
         const float *x = p.x + (p.order ? p.order[0] : 0) * p.x_stride;
-        factor = stage_row(wide, x, p.norm != nullptr, columns, quads, p.eps,
-                           [&](int k, uint32_t a, uint32_t b) {
-                               unsigned char *unit = shared + k / kUnit * 128;
-                               int c = k % kUnit;
-                               *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c)) = a;
-                               *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c + 2)) = b;
-                           });
+        auto quad = [&](float4(&v)[kStageBatch], int base) {
+            load_quads(v, x, base, columns, quads);
+        };
+        auto put = [&](int k, uint32_t a, uint32_t b) { put_single(shared, k, a, b); };
+        factor =
+            stage_row(wide, p.norm ? wide : nullptr, columns, quads, p.eps, quad, put, BlockSync());
         __syncthreads();
     } else {
         dependency_wait();

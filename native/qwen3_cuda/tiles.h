@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #ifdef __CUDACC__
-#define MLN_TILE_FN __host__ __device__ static inline
+#define MLN_TILE_FN __host__ __device__ static constexpr inline
 #else
 #define MLN_TILE_FN static inline
 #endif
