@@ -9,6 +9,7 @@
 
 #include "cuda_kernels.h"
 #include "myelin/plugin.h"
+#include "persist.h"
 #include "sample.h"
 
 typedef struct mln_cuda_layer {
@@ -79,6 +80,9 @@ struct myelin_plugin_context {
     mln_cuda_row *host_rows; /* pinned host memory, [T] */
     int32_t *host_ids;       /* pinned host memory, [T * max_steps] */
     cudaGraphExec_t *graphs; /* host: [greedy, sampled][T + 1][BUCKETS], NULL until first used */
+    bool persists;           /* one sequence is decoded by one kernel */
+    mln_cuda_persist persist;
+    unsigned char *persist_memory;
 };
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
@@ -143,5 +147,13 @@ cudaError_t mln_cuda_head(myelin_plugin_context *context, int32_t count);
 cudaError_t mln_cuda_greedy(myelin_plugin_context *context, int32_t count, int32_t splits);
 /* One step of `count` sequences whose tokens are chosen as context->draws says. */
 cudaError_t mln_cuda_sampled(myelin_plugin_context *context, int32_t count, int32_t splits);
+
+/* persist.c: one sequence's greedy tokens by one kernel; `memory` has so many bytes. */
+uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len);
+/* Sets context->persists, false for what the kernel cannot do. */
+cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *context, unsigned char *memory);
+/* At most PERSIST_STEPS tokens of a sequence from row->id on, to host_ids. */
+cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *context, myelin_plugin_sequence *sequence,
+                                   const mln_cuda_row *row, int32_t steps);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-enum { MAX_STEPS = 64 };                  /* tokens between two looks of the host */
+enum { MAX_STEPS = MLN_PERSIST_STEPS };   /* tokens between two looks of the host */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
 static myelin_status probe(const myelin_model_description *description,
@@ -73,6 +73,7 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->draws = carve(from, rows, sizeof *c->draws);
     c->out_ids = carve(from, rows * MAX_STEPS, sizeof *c->out_ids);
     c->steps = carve(from, 1, sizeof *c->steps);
+    c->persist_memory = carve(from, 1, mln_cuda_persist_bytes(config, c->max_len));
 }
 
 static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, int32_t max_len) {
@@ -115,7 +116,7 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     if (code == cudaSuccess)
         code = cudaMallocHost((void **)&c->host_rows, rows * sizeof *c->host_rows);
     if (code == cudaSuccess)
-        code = cudaMallocHost((void **)&c->host_ids, rows * MAX_STEPS * sizeof *c->host_ids);
+        code = cudaMallocHost((void **)&c->host_ids, (rows * MAX_STEPS + 1) * sizeof *c->host_ids);
     if (code == cudaSuccess)
         code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
     uint64_t bytes = from.used;
@@ -124,6 +125,8 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     if (code == cudaSuccess)
         code = cudaMemset(c->done, 0,
                           rows * (size_t)c->model->config.num_key_value_heads * sizeof *c->done);
+    if (code == cudaSuccess)
+        code = mln_cuda_persist_prepare(c, c->persist_memory);
     return mln_cuda_allocated(c->model, code, bytes, "scratch memory", error);
 }
 
@@ -375,6 +378,8 @@ static cudaError_t launch_step(myelin_plugin_context *c, const chunk_call *call,
 /* At most max_steps tokens of each; ids in host_rows. */
 static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, int32_t steps,
                              int32_t splits) {
+    if (c->persists && call->count == 1 && !call->draws)
+        return mln_cuda_persist_chunk(c, call->sequences[0], c->host_rows, steps);
     size_t count = (size_t)call->count;
     cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, count * sizeof *c->rows,
                                        cudaMemcpyHostToDevice, c->stream);

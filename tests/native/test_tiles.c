@@ -11,6 +11,7 @@
 /* cmocka wants the four above */
 #include <cmocka.h>
 
+#include "qwen3_cuda/deal.h"
 #include "qwen3_cuda/tiles.h"
 
 enum { LANES = 32, TOKENS = MLN_TOKEN_TILE, COLUMNS = MLN_UNIT_COLUMNS, ROWS = MLN_TILE_ROWS };
@@ -153,10 +154,34 @@ static void parts_make_the_row(void **state) {
     }
 }
 
+/* Each tile is some block's, and where products begin keeps the blocks even. */
+static void tiles_are_dealt_evenly(void **state) {
+    (void)state;
+    enum { BLOCKS = 132 };
+    static const int32_t tiles[] = {256, 64, 384, 64, 9496}, units[] = {16, 32, 16, 48, 16};
+    int64_t load[BLOCKS] = {0}, total = 0, most = 0;
+    for (int i = 0; i < 28 * 4 + 1; i++) {
+        int kind = i == 28 * 4 ? 4 : i % 4;
+        int first = mln_persist_deal(load, BLOCKS, tiles[kind], units[kind]), dealt = 0;
+        unsigned char taken[9496] = {0};
+        for (int block = 0; block < BLOCKS; block++) {
+            int own, count = mln_persist_share(tiles[kind], first, block, BLOCKS, &own);
+            for (int t = 0; t < count; t++)
+                assert_int_equal(taken[own + t * BLOCKS]++, 0);
+            dealt += count;
+        }
+        assert_int_equal(dealt, tiles[kind]);
+        total += (int64_t)tiles[kind] * units[kind];
+    }
+    for (int i = 0; i < BLOCKS; i++)
+        most = load[i] > most ? load[i] : most;
+    assert_true(most * BLOCKS * 100 < total * 102);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(products_are_those_of_rows),
-                                       cmocka_unit_test(a_single_token_is_the_first_of_eight),
-                                       cmocka_unit_test(scales_have_room),
-                                       cmocka_unit_test(parts_make_the_row)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_those_of_rows),
+        cmocka_unit_test(a_single_token_is_the_first_of_eight), cmocka_unit_test(scales_have_room),
+        cmocka_unit_test(parts_make_the_row), cmocka_unit_test(tiles_are_dealt_evenly)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

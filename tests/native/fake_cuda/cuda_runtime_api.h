@@ -14,7 +14,8 @@ typedef enum cudaError {
     cudaErrorMemoryAllocation = 2,
     cudaErrorNoDevice = 100,
     cudaErrorNotReady = 600,
-    cudaErrorIllegalAddress = 700
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchTimeout = 702
 } cudaError_t;
 
 typedef struct fake_stream *cudaStream_t;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "qwen3_cuda/cuda_kernels.h"
+#include "qwen3_cuda/persist.h"
 #include "qwen3_cuda/sample.h"
 
 enum { MOST_PICKS = 8 };
@@ -319,6 +320,19 @@ int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
     return columns * tokens;
 }
 
+int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim) {
+    (void)half_cache;
+    (void)head_dim;
+    return 0;
+}
+
+/* No kernel that stays. */
+cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks, int32_t *bytes) {
+    (void)tile_code;
+    *blocks = *bytes = 0;
+    return cudaSuccess;
+}
+
 int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
                           int32_t tokens, int32_t splits) {
     (void)half_cache;
@@ -342,6 +356,7 @@ FAKE_KERNEL(mln_cuda_embed_launch, float *out, const mln_cuda_matrix *weight,
             const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_norm_launch, float *x, const float *weight, int32_t columns, float eps,
             cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_persist_launch, const mln_cuda_persist *persist, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_prepare_launch, const mln_cuda_attention *attention, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_attend_launch, const mln_cuda_attention *attention, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_angles_launch, float2 *angles, const mln_cuda_row *rows, const float *inv_freq,

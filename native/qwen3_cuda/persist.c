@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which models the kernel of persist.h can decode, what it is given, and its launch. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "persist.h"
+
+#define LARGEST_LAYER (INT64_C(256) << 20) /* bytes */
+
+/* Cuts the scratch memory into arrays, or with base NULL only adds up what they take. */
+static void *cut(unsigned char *base, uint64_t *used, int64_t count, size_t size) {
+    void *array = base ? base + *used : NULL;
+    *used += ((uint64_t)count * size + 255) / 256 * 256;
+    return array;
+}
+
+static uint64_t lay_out(mln_cuda_persist *p, const myelin_config *config, int32_t max_len,
+                        unsigned char *base) {
+    uint64_t used = 0;
+    int64_t q = (int64_t)config->num_attention_heads * config->head_dim;
+    int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
+    p->max_splits = (int32_t)(((int64_t)max_len + MLN_CUDA_SPLIT - 1) / MLN_CUDA_SPLIT);
+    p->residual[0] = cut(base, &used, config->hidden_size, sizeof(uint64_t));
+    p->residual[1] = cut(base, &used, config->hidden_size, sizeof(uint64_t));
+    p->qkv = cut(base, &used, q + 2 * kv, sizeof(uint64_t));
+    p->attended = cut(base, &used, q, sizeof(uint64_t));
+    p->gated = cut(base, &used, config->intermediate_size, sizeof(uint64_t));
+    p->best = cut(base, &used, 2 * MLN_PERSIST_BLOCKS, sizeof(uint64_t));
+    p->out_ids = cut(base, &used, MLN_PERSIST_STEPS + 1, sizeof(int32_t));
+    int64_t each = (int64_t)config->num_attention_heads * p->max_splits;
+    p->partial = cut(base, &used, each * (config->head_dim + 2), sizeof(uint64_t));
+    p->layers = cut(base, &used, config->num_hidden_layers + (int64_t)1, sizeof *p->layers);
+    return used;
+}
+
+uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len) {
+    mln_cuda_persist none = {0};
+    return lay_out(&none, config, max_len, NULL);
+}
+
+/* --- what fits --- */
+
+static bool is_alike(const mln_cuda_matrix *matrix, int32_t code) {
+    return matrix->tile_code == code && matrix->columns % 4 == 0 &&
+           matrix->units <= MLN_PERSIST_MAX_UNITS;
+}
+
+static int64_t bytes_of(const mln_cuda_matrix *m) {
+    return m->tiles * m->units * mln_unit_bytes(m->tile_code);
+}
+
+/* Where layers are large, reading them hides what kernels cost; the graph is then as fast. */
+static bool is_small(const mln_cuda_layer *layer) {
+    return bytes_of(&layer->qkv[0]) + bytes_of(&layer->o_proj) + bytes_of(&layer->gate_proj) +
+               bytes_of(&layer->down_proj) <=
+           LARGEST_LAYER;
+}
+
+static bool fits_model(const myelin_plugin_model *model) {
+    const myelin_config *config = &model->config;
+    int32_t code = model->lm_head.tile_code;
+    bool fits = code != MLN_TILE_NONE && is_alike(&model->lm_head, code) &&
+                model->embed_tokens.tile_code != MLN_TILE_NONE &&
+                mln_cuda_attends_in_tiles(model->half_cache, config->head_dim) &&
+                config->num_attention_heads / config->num_key_value_heads <= MLN_PERSIST_GROUP &&
+                (model->fusion == MYELIN_FUSION_AUTO || model->fusion >= MYELIN_FUSION_CHUNK);
+    for (int32_t i = 0; i < config->num_hidden_layers && fits; i++) {
+        const mln_cuda_layer *layer = &model->layers[i];
+        fits = layer->num_qkv == 1 && layer->gated && is_alike(&layer->qkv[0], code) &&
+               is_alike(&layer->o_proj, code) && is_alike(&layer->gate_proj, code) &&
+               is_alike(&layer->down_proj, code) && is_small(layer);
+    }
+    return fits;
+}
+
+/* --- how the work is cut --- */
+
+static mln_persist_product cut_product(const mln_cuda_matrix *m, int32_t blocks) {
+    int32_t room = mln_persist_slot_units(m->tile_code);
+    int32_t longest = (m->units + MLN_TILE_SPLITS - 1) / MLN_TILE_SPLITS;
+    int64_t each = (m->tiles + blocks - 1) / blocks;
+    /* long rows keep a warp busy with fewer of them */
+    int32_t most = longest > room / 2 ? 2 : MLN_PERSIST_TOGETHER;
+    most = most < room ? most : room;
+    mln_persist_product product = {.tiles = (int32_t)m->tiles,
+                                   .units = m->units,
+                                   .rows = (int32_t)m->rows,
+                                   .columns = (int32_t)m->columns,
+                                   .together = (int32_t)(each < most ? each : most)};
+    product.at_once = room / product.together < longest ? room / product.together : longest;
+    return product;
+}
+
+static void cut_products(mln_cuda_persist *p, const myelin_plugin_model *model) {
+    const mln_cuda_layer *layer = &model->layers[0];
+    const mln_cuda_matrix *all[] = {&layer->qkv[0], &layer->o_proj, &layer->gate_proj,
+                                    &layer->down_proj, &model->lm_head};
+    for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
+        p->products[i] = cut_product(all[i], p->blocks);
+}
+
+static int32_t widest_units(const mln_cuda_persist *p) {
+    int32_t widest = 0;
+    for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
+        widest = p->products[i].units > widest ? p->products[i].units : widest;
+    return widest;
+}
+
+/* What a block's `room` of shared memory holds; false when two slots of a ring do not fit. */
+static bool cut_shared(mln_cuda_persist *p, int32_t room) {
+    int32_t units = widest_units(p), columns = MLN_UNIT_COLUMNS;
+    int32_t hidden = (p->hidden + columns - 1) / columns * columns;
+    int32_t wide = units * columns * (int32_t)sizeof(float), packed = units * 128;
+    int32_t norm = hidden * (int32_t)sizeof(float);
+    int32_t layers = (p->num_layers + 1) * (int32_t)sizeof(mln_persist_layer);
+    int32_t slot =
+        MLN_TILE_SPLITS * mln_persist_slot_units(p->tile_code) * mln_unit_bytes(p->tile_code);
+    int64_t rest = (int64_t)room - wide - packed - 2 * norm - layers;
+    if (rest < 2 * slot)
+        return false;
+    p->slots = (int32_t)(rest / slot);
+    p->slots = p->slots < MLN_PERSIST_SLOTS ? p->slots : MLN_PERSIST_SLOTS;
+    p->at_wide = p->slots * slot;
+    p->at_packed = p->at_wide + wide;
+    p->at_norm = p->at_packed + packed;
+    p->at_embedded = p->at_norm + norm;
+    p->at_layers = p->at_embedded + norm;
+    p->shared_bytes = p->at_layers + layers;
+    return true;
+}
+
+/* The layers as the kernel reads them, dealt so that every block copies as much as the others. */
+static void fill_layers(const mln_cuda_persist *p, const myelin_plugin_model *model,
+                        mln_persist_layer *to) {
+    int64_t load[MLN_PERSIST_BLOCKS] = {0};
+    for (int32_t l = 0; l <= p->num_layers; l++) {
+        bool head = l == p->num_layers;
+        const mln_cuda_layer *layer = &model->layers[head ? 0 : l];
+        const mln_cuda_matrix *all[] = {head ? &model->lm_head : &layer->qkv[0], &layer->o_proj,
+                                        &layer->gate_proj, &layer->down_proj};
+        for (int i = 0; i < (head ? 1 : 4); i++) {
+            to[l].data[i] = all[i]->data;
+            to[l].row_scales[i] = all[i]->row_scales;
+            to[l].first[i] =
+                mln_persist_deal(load, p->blocks, (int32_t)all[i]->tiles, all[i]->units);
+        }
+        to[l].norms[0] = head ? model->norm : layer->input_layernorm;
+        to[l].norms[1] = layer->post_attention_layernorm;
+        to[l].q_norm = layer->q_norm;
+        to[l].k_norm = layer->k_norm;
+    }
+}
+
+static cudaError_t upload_layers(const mln_cuda_persist *p, const myelin_plugin_model *model) {
+    size_t count = (size_t)p->num_layers + 1;
+    mln_persist_layer *layers = calloc(count, sizeof *layers);
+    if (!layers)
+        return cudaErrorMemoryAllocation;
+    fill_layers(p, model, layers);
+    cudaError_t code = cudaMemcpy((void *)(uintptr_t)p->layers, layers, count * sizeof *layers,
+                                  cudaMemcpyHostToDevice);
+    free(layers);
+    return code;
+}
+
+cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *memory) {
+    const myelin_plugin_model *model = c->model;
+    const myelin_config *config = &model->config;
+    mln_cuda_persist *p = &c->persist;
+    *p = (mln_cuda_persist){.embedding = model->embed_tokens,
+                            .inv_freq = model->inv_freq,
+                            .rope_scale = (float)config->rope.attention_factor,
+                            .eps = (float)config->rms_norm_eps,
+                            .num_layers = config->num_hidden_layers,
+                            .hidden = config->hidden_size,
+                            .heads = config->num_attention_heads,
+                            .kv_heads = config->num_key_value_heads,
+                            .tile_code = model->lm_head.tile_code};
+    c->persists = false;
+    int32_t room = 0;
+    if (!fits_model(model))
+        return cudaSuccess;
+    cudaError_t code = mln_cuda_persist_room(p->tile_code, &p->blocks, &room);
+    if (code != cudaSuccess || p->blocks == 0)
+        return code;
+    cut_products(p, model);
+    if (!cut_shared(p, room))
+        return cudaSuccess;
+    uint64_t bytes = lay_out(p, config, c->max_len, memory);
+    code = cudaMemset(memory, 0, bytes);
+    if (code == cudaSuccess)
+        code = upload_layers(p, model);
+    c->persists = code == cudaSuccess;
+    return code;
+}
+
+/* --- decoding --- */
+
+static cudaError_t forget(void *words, size_t bytes) {
+    cudaError_t code = cudaMemset(words, 0, bytes);
+    return code == cudaSuccess ? cudaStreamSynchronize(NULL) : code; /* streams do not wait */
+}
+
+/* Tags are not used twice: before they would be, all words are forgotten. */
+static cudaError_t renew_tags(mln_cuda_persist *p, uint32_t needed) {
+    if (p->epoch <= UINT32_MAX - needed)
+        return cudaSuccess;
+    p->epoch = 0;
+    return forget(p->residual[0], (size_t)((const char *)p->layers - (const char *)p->residual[0]));
+}
+
+cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *c, myelin_plugin_sequence *sequence,
+                                   const mln_cuda_row *row, int32_t steps) {
+    mln_cuda_persist *p = &c->persist;
+    size_t bytes = (MLN_PERSIST_STEPS + 1) * sizeof *c->host_ids;
+    uint32_t needed = (uint32_t)steps * ((uint32_t)p->num_layers + 1);
+    cudaError_t code = renew_tags(p, needed);
+    if (code == cudaSuccess)
+        code = mln_cuda_upload_pages(sequence, c->stream);
+    p->row = *row;
+    p->steps = steps;
+    if (code == cudaSuccess)
+        code = mln_cuda_persist_launch(p, c->stream);
+    p->epoch += needed;
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(c->host_ids, p->out_ids, bytes, cudaMemcpyDeviceToHost, c->stream);
+    cudaError_t last = cudaStreamSynchronize(c->stream);
+    code = code == cudaSuccess ? last : code;
+    if (code != cudaSuccess || c->host_ids[MLN_PERSIST_STEPS] == 0)
+        return code;
+    forget(p->out_ids, bytes);
+    return cudaErrorLaunchTimeout; /* a block has waited in vain for two seconds */
+}

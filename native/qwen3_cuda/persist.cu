@@ -1,0 +1,878 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Greedy tokens of one sequence by one kernel, as persist.h says: a block for each multiprocessor,
+ * all of them there from the first token to the last. In a block eight warps multiply, each with
+ * one of the eight parts of every row; four attend; one copies weights. Sums are those of tiles.cu
+ * and attend_tiles.cu, to the last bit.
+ */
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#include "attend_ops.cuh"
+#include "device.cuh"
+#include "persist.h"
+#include "persist_ops.cuh"
+#include "stage.cuh"
+#include "weights.cuh"
+
+namespace {
+
+/* For compute capability 9 and later; the host's compiler must see it too. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define MLN_PERSISTS
+#endif
+
+constexpr int kProductThreads = kStageThreads, kAttendThreads = 128;
+constexpr int kThreads = kProductThreads + kAttendThreads + 32;
+
+#ifdef MLN_PERSISTS
+
+constexpr int kGroup = MLN_PERSIST_GROUP; /* heads: the other eight rows are zeros */
+constexpr int kParts = MLN_TILE_SPLITS, kTogether = MLN_PERSIST_TOGETHER;
+static_assert(kProductThreads == 32 * kParts, "a warp a part");
+typedef SomeSync<1, kProductThreads> ProductSync;
+typedef SomeSync<2, kAttendThreads> AttendSync;
+
+/* What a block shares beside the dynamic part. */
+struct Common {
+    Barriers barriers;
+    float parts[2][kTogether][kParts][MLN_TILE_ROWS + 1];
+    mln_cuda_best bests[kParts];
+    mln_cuda_best winners[kParts];
+};
+
+struct AttendCommon {
+    Exchange exchange;
+    __align__(16) __half queries[kGroup][D + 8];
+    __align__(16) __half own[2][D];
+    float norms[2][D]; /* of queries and keys */
+};
+
+/* The dynamic part: the rings, then what `persist` says. */
+struct Layers {
+    const mln_persist_layer *all;
+
+    __device__ Layers(const mln_cuda_persist &p, const unsigned char *shared)
+        : all(reinterpret_cast<const mln_persist_layer *>(shared + p.at_layers)) {
+    }
+};
+
+/* A block's tiles of a product: `first`, then every gridDim.x-th. */
+struct Share {
+    int first, count;
+};
+
+/* The head is product 0 of the layer after the last. */
+__device__ Share share_of(const mln_cuda_persist &p, const Layers &layers, int kind, int layer) {
+    Share share;
+    share.count = mln_persist_share(p.products[kind].tiles, layers.all[layer].first[kind % 4],
+                                    (int)blockIdx.x, (int)gridDim.x, &share.first);
+    return share;
+}
+
+/* --- copying weights --- */
+
+/* Where the copying for one warp is: which slot's content comes next. */
+template <int CODE> struct Supply {
+    static constexpr int BYTES = Unit<CODE>::BYTES;
+    const mln_cuda_persist &p;
+    Layers layers;
+    Ring ring;
+    uint32_t base; /* shared address of slot 0 */
+    int part, step, index;
+    int left, units, unit;     /* tiles left of the product; units of the part of a row */
+    int together, at_once;     /* of the product */
+    const unsigned char *from; /* the next unit of the first tile of a group */
+    int64_t stride;            /* to the next tile of this block */
+    bool done;
+
+    __device__ Supply(const mln_cuda_persist &persist, const unsigned char *shared,
+                      const Barriers &barriers, int lane)
+        : p(persist), layers(persist, shared), ring(barriers, lane, persist.slots), part(lane),
+          step(0), index(-1), unit(0), done(false) {
+        base = shared_address(shared) + (uint32_t)(lane * p.slots) * Slot<CODE>::BYTES;
+        next_product();
+    }
+
+    /* On to the next product of which there is anything to copy. */
+    __device__ void next_product() {
+        do {
+            if (++index > 4 * p.num_layers) {
+                index = 0;
+                step++;
+            }
+            done = step >= p.steps;
+        } while (!done && !begin_product(index / 4, index == 4 * p.num_layers ? 4 : index % 4));
+    }
+
+    __device__ bool begin_product(int layer, int kind) {
+        const mln_persist_product &product = p.products[kind];
+        Share share = share_of(p, layers, kind, layer);
+        int begin = mln_split_begin(product.units, part);
+        units = mln_split_begin(product.units, part + 1) - begin;
+        left = share.count;
+        together = product.together;
+        at_once = product.at_once;
+        int64_t tile_bytes = (int64_t)product.units * BYTES;
+        stride = gridDim.x * tile_bytes;
+        from = layers.all[layer].data[kind % 4] + share.first * tile_bytes + begin * BYTES;
+        return left > 0 && units > 0;
+    }
+
+    __device__ void fill(uint64_t policy) {
+        int tiles = min(together, left), count = min(at_once, units - unit);
+        uint32_t bytes = (uint32_t)(count * BYTES);
+        uint32_t full = ring.full + 8 * ring.slot, to = base + ring.slot * Slot<CODE>::BYTES;
+        expect_bytes(full, bytes * tiles);
+        for (int t = 0; t < tiles; t++)
+            copy_bulk(to + t * at_once * BYTES, from + t * stride, bytes, full, policy);
+        ring.next();
+        unit += count;
+        from += bytes;
+        if (unit < units)
+            return;
+        from += together * stride - units * BYTES;
+        unit = 0;
+        left -= together;
+        if (left <= 0)
+            next_product();
+    }
+};
+
+/* A lane for each of the eight rings. */
+template <int CODE>
+__device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
+                       const Barriers &barriers) {
+    int lane = threadIdx.x % 32;
+    Supply<CODE> mine(p, shared, barriers, lane % kParts);
+    mine.done = mine.done || lane >= kParts;
+    uint64_t policy = read_once_policy();
+    for (uint32_t looks = 0; looks < kManyLooks && !__all_sync(~0u, mine.done); looks++)
+        if (!mine.done && mine.ring.is_empty()) {
+            mine.fill(policy);
+            looks = 0;
+        } else {
+            __nanosleep(64); /* the warps beside it have work */
+        }
+}
+
+/* --- products --- */
+
+/* The product of `count` units of T tiles in a slot with the activations. */
+template <int CODE, int T>
+__device__ void add_units(float (&c)[T][4], const unsigned char *slot, int at_once, int count,
+                          const unsigned char *x) {
+    int lane = threadIdx.x % 32;
+#pragma unroll(T <= 2 ? 2 : 1)
+    for (int u = 0; u < count; u++) {
+        Unit<CODE> w[T];
+#pragma unroll
+        for (int t = 0; t < T; t++)
+            w[t].template load<PlainLoad>(slot + (t * at_once + u) * Unit<CODE>::BYTES, lane);
+        uint4 b[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
+        if (lane < 4) { /* column 0 of 8: the others are zeros */
+            b[0] = *reinterpret_cast<const uint4 *>(x + u * 128 + lane * 16);
+            b[1] = *reinterpret_cast<const uint4 *>(x + u * 128 + 64 + lane * 16);
+        }
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+#pragma unroll
+            for (int t = 0; t < T; t++) {
+                uint32_t a[4];
+                fragment<CODE>(a, w[t], step);
+                mma(c[t], a, word_of(b[step / 2], step % 2 * 2),
+                    word_of(b[step / 2], step % 2 * 2 + 1));
+            }
+    }
+}
+
+__device__ __noinline__ mln_cuda_best best_of_warp(mln_cuda_best best) {
+    for (int offset = 16; offset > 0; offset /= 2)
+        best = better_of_lanes(best, offset, ~0u);
+    return best;
+}
+
+/* What a product reads, and where its rows go. */
+struct Passage {
+    const uint64_t *from, *before; /* before: what the sums are added to, or NULL */
+    uint64_t *to;
+    uint32_t from_tag, before_tag, tag;
+    bool embedded; /* the residual is the embedding of the token */
+    bool norm;     /* of the residual */
+};
+
+/* The eight warps that multiply. */
+template <int CODE> struct Products {
+    const mln_cuda_persist &p;
+    Common &common;
+    unsigned char *shared;
+    Layers layers;
+    Ring ring;
+    Patience patience;
+    int warp, lane, parity;
+    int32_t id; /* of the token */
+    mln_cuda_best best;
+
+    __device__ Products(const mln_cuda_persist &persist, unsigned char *dynamic, Common &all)
+        : p(persist), common(all), shared(dynamic), layers(persist, dynamic),
+          ring(all.barriers, threadIdx.x / 32, persist.slots), patience{persist.out_ids +
+                                                                            MLN_PERSIST_STEPS,
+                                                                        false},
+          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0),
+          id(persist.row.id), best{0.0f, INT32_MAX} {
+    }
+
+    __device__ float4 *norm_at() const {
+        return reinterpret_cast<float4 *>(shared + p.at_norm);
+    }
+
+    /* The norm's weights on their way to where this thread will want them. */
+    __device__ void ask_norm(const float *from) const {
+        for (int i = threadIdx.x; i < p.hidden / 4; i += kProductThreads)
+            asm volatile(
+                "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(norm_at() + i)),
+                "l"(from + 4 * i)
+                : "memory");
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+
+    /* Quads base, base + 256, ... of words. */
+    __device__ void take_quads(float4 (&v)[kStageBatch], int base, int quads, const uint64_t *words,
+                               uint32_t tag) {
+        TwoWords low[kStageBatch], high[kStageBatch];
+        bool there[kStageBatch];
+#pragma unroll
+        for (int u = 0; u < kStageBatch; u++)
+            there[u] = base + u * kProductThreads >= quads;
+        /* all looking at all the time would be in the writers' way: in between, a warp looks at one
+         */
+        const uint64_t *last = words + 4 * min(base | 31, quads - 1) + 3;
+        patience.await([&] {
+            bool all = true;
+#pragma unroll
+            for (int u = 0; u < kStageBatch; u++)
+                if (!there[u]) {
+                    const uint64_t *at = words + 4 * (base + u * kProductThreads);
+                    low[u] = look_two(at);
+                    high[u] = look_two(at + 2);
+                }
+#pragma unroll
+            for (int u = 0; u < kStageBatch; u++) {
+                if (!there[u])
+                    there[u] = is_of(low[u].a, tag) && is_of(low[u].b, tag) &&
+                               is_of(high[u].a, tag) && is_of(high[u].b, tag);
+                all = all && there[u];
+            }
+            if (!all)
+                patience.await([&] { return is_of(look(last), tag); });
+            return all;
+        });
+#pragma unroll
+        for (int u = 0; u < kStageBatch; u++)
+            v[u] = base + u * kProductThreads < quads
+                       ? make_float4(value_of(low[u].a), value_of(low[u].b), value_of(high[u].a),
+                                     value_of(high[u].b))
+                       : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+
+    __device__ float *embedded() const {
+        return reinterpret_cast<float *>(shared + p.at_embedded);
+    }
+
+    /* The token's row of the embedding to shared memory. */
+    __device__ void embed() const {
+#pragma unroll 1
+        for (int base = threadIdx.x; base < p.hidden; base += 4 * kProductThreads) {
+            float v[4];
+#pragma unroll
+            for (int u = 0; u < 4; u++)
+                v[u] = tiled_at(p.embedding, id, min(base + u * kProductThreads, p.hidden - 1));
+#pragma unroll
+            for (int u = 0; u < 4; u++)
+                if (base + u * kProductThreads < p.hidden)
+                    embedded()[base + u * kProductThreads] = v[u];
+        }
+        ProductSync()();
+    }
+
+    __device__ void take_embedded(float4 (&v)[kStageBatch], int base, int quads) const {
+#pragma unroll
+        for (int u = 0; u < kStageBatch; u++) {
+            int i = base + u * kProductThreads;
+            v[u] = i < quads ? reinterpret_cast<const float4 *>(embedded())[i]
+                             : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+    }
+
+    /* A product's activations to shared memory; what its sums are multiplied by. */
+    __device__ float stage(const mln_persist_product &product, const Passage &way) {
+        int quads = product.units * (MLN_UNIT_COLUMNS / 4), live = product.columns / 4;
+        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_wide);
+        unsigned char *packed = shared + p.at_packed;
+        auto load = [&](float4(&v)[kStageBatch], int base) {
+            if (way.embedded && way.norm)
+                take_embedded(v, base, live);
+            else
+                take_quads(v, base, live, way.from, way.from_tag);
+        };
+        auto put = [&](int k, uint32_t a, uint32_t b) { put_single(packed, k, a, b); };
+        if (way.norm)
+            asm volatile("cp.async.wait_all;" ::: "memory");
+        return stage_row(wide, way.norm ? norm_at() : nullptr, product.columns, quads, p.eps, load,
+                         put, ProductSync());
+    }
+
+    /* The eight parts of T tiles' sums, side by side, to shared memory. */
+    template <int T> __device__ void add_tiles(const mln_persist_product &product) {
+        float c[T][4];
+#pragma unroll
+        for (int t = 0; t < T; t++)
+            c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
+        int begin = mln_split_begin(product.units, warp);
+        int end = mln_split_begin(product.units, warp + 1);
+        const unsigned char *slots = shared + warp * p.slots * Slot<CODE>::BYTES;
+        for (int unit = begin; unit < end; unit += product.at_once) {
+            ring.await_full();
+            add_units<CODE, T>(c, slots + ring.slot * Slot<CODE>::BYTES, product.at_once,
+                               min(product.at_once, end - unit), shared + p.at_packed + unit * 128);
+            __syncwarp();
+            if (lane == 0)
+                arrive(ring.empty + 8 * ring.slot);
+            ring.next();
+        }
+        if (lane % 4 == 0)
+#pragma unroll
+            for (int t = 0; t < T; t++) {
+                common.parts[parity][t][warp][lane / 4] = c[t][0];
+                common.parts[parity][t][warp][lane / 4 + 8] = c[t][2];
+            }
+    }
+
+    __device__ void add_group(const mln_persist_product &product, int tiles) {
+        switch (tiles) {
+        case 1:
+            return add_tiles<1>(product);
+        case 2:
+            return add_tiles<2>(product);
+        case 3:
+            return add_tiles<3>(product);
+        default:
+            return add_tiles<4>(product);
+        }
+    }
+
+    /* The row this thread finishes, of a group's tiles that begin with tile `first`. */
+    __device__ int tile_of(int first) const {
+        return first + (int)(threadIdx.x / MLN_TILE_ROWS) * (int)gridDim.x;
+    }
+
+    /* What row `row` is added to, as it was found earlier; it may not have been there yet. */
+    __device__ float before_of(const Passage &way, int row, uint64_t word) {
+        if (way.embedded)
+            return embedded()[row];
+        patience.await([&] {
+            bool there = is_of(word, way.before_tag);
+            if (!there)
+                word = look(way.before + row);
+            return there;
+        });
+        return value_of(word);
+    }
+
+    /* Threads of whole warps: the parts of a row added in order. */
+    __device__ void finish(int kind, const Passage &way, int rows, int tile, bool live,
+                           float factor, float undo, uint64_t before) {
+        int t = threadIdx.x / MLN_TILE_ROWS, slot = threadIdx.x % MLN_TILE_ROWS;
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < kParts; w++)
+            sum += common.parts[parity][t][w][slot];
+        float y = sum * undo * factor;
+        int row = tile * MLN_TILE_ROWS + slot;
+        if (kind == MLN_PERSIST_GATED) {
+            float z = __shfl_xor_sync(~0u, y, 8);
+            row = tile * 8 + slot;
+            if (live && slot < 8 && row < rows)
+                post(way.to + row, make_word(silu(y) * z, way.tag));
+        } else if (kind == MLN_PERSIST_HEAD) {
+            if (live && row < rows && y == y)
+                best = better(best, mln_cuda_best{y, row});
+        } else if (live && row < rows) {
+            post(way.to + row,
+                 make_word(way.before ? before_of(way, row, before) + y : y, way.tag));
+        }
+    }
+
+    __device__ void run(int kind, int layer, const Passage &way) {
+        const mln_persist_product &product = p.products[kind];
+        Share share = share_of(p, layers, kind, layer);
+        if (share.count > 0) {
+            run_share(kind, way, product, share, layers.all[layer].row_scales[kind % 4]);
+        } else if (way.norm) {
+            asm volatile("cp.async.wait_all;" ::: "memory");
+        }
+        if (way.norm)
+            ask_norm(norm_after(kind, layer));
+    }
+
+    __device__ void run_share(int kind, const Passage &way, const mln_persist_product &product,
+                              const Share &share, const float *undos) {
+        int together = product.together, slot = threadIdx.x % MLN_TILE_ROWS;
+        int ahead = tile_of(share.first), after = together * (int)gridDim.x;
+        bool finishes = threadIdx.x < kTogether * MLN_TILE_ROWS;
+        bool mine = threadIdx.x < together * MLN_TILE_ROWS;
+        auto undo_of = [&](int tile) {
+            return mine && tile < product.tiles ? __ldg(undos + tile * MLN_TILE_ROWS + slot) : 0.0f;
+        };
+        auto before_at = [&](int tile) -> uint64_t {
+            int row = tile * MLN_TILE_ROWS + slot;
+            bool added = way.before && mine && tile < product.tiles && row < product.rows;
+            return added ? look(way.before + row) : 0;
+        };
+        float undo = undo_of(ahead);
+        uint64_t before = before_at(ahead);
+        float factor = stage(product, way);
+        ProductSync()();
+        for (int group = 0; group < share.count; group += together) {
+            int tile = ahead;
+            ahead += after;
+            float undo_ahead = undo_of(ahead);
+            if (group > 0)
+                before = before_at(tile);
+            add_group(product, min(together, share.count - group));
+            ProductSync()();
+            if (finishes)
+                finish(kind, way, product.rows, tile, mine && tile < product.tiles, factor, undo,
+                       before);
+            parity ^= 1;
+            undo = undo_ahead;
+        }
+    }
+
+    /* `tag` is that of the layer; the head's input has that of the last layer. */
+    __device__ Passage passage(int kind, int layer, uint32_t tag) const {
+        bool first = layer == 0;
+        uint64_t *in = p.residual[1], *middle = p.residual[0];
+        switch (kind) {
+        case MLN_PERSIST_QKV:
+            return Passage{in, nullptr, p.qkv, tag - 1, 0, tag, first, true};
+        case MLN_PERSIST_O:
+            return Passage{p.attended, in, middle, tag, tag - 1, tag, first, false};
+        case MLN_PERSIST_GATED:
+            return Passage{middle, nullptr, p.gated, tag, 0, tag, false, true};
+        case MLN_PERSIST_DOWN:
+            return Passage{p.gated, middle, in, tag, tag, tag, false, false};
+        default:
+            return Passage{in, nullptr, nullptr, tag - 1, 0, tag, false, true};
+        }
+    }
+
+    /* The norm after a product's. */
+    __device__ const float *norm_after(int kind, int layer) const {
+        return kind == MLN_PERSIST_QKV    ? layers.all[layer].norms[1]
+               : kind == MLN_PERSIST_HEAD ? layers.all[0].norms[0]
+                                          : layers.all[layer + 1].norms[0];
+    }
+
+    /* The best of all blocks, the same in each. */
+    __device__ void pick(uint32_t tag) {
+        if (warp < 2) {
+            best = best_of_warp(best);
+            if (lane == 0)
+                common.bests[warp] = best;
+        }
+        ProductSync()();
+        if (threadIdx.x == 0) {
+            best = better(common.bests[0], common.bests[1]);
+            post_two(p.best + 2 * blockIdx.x, make_word(best.value, tag),
+                     make_word(__int_as_float(best.id), tag));
+        }
+        best = mln_cuda_best{0.0f, INT32_MAX};
+        if (threadIdx.x < gridDim.x) {
+            TwoWords two = {0, 0};
+            patience.await([&] {
+                two = look_two(p.best + 2 * threadIdx.x);
+                return is_of(two.a, tag) && is_of(two.b, tag);
+            });
+            best = mln_cuda_best{value_of(two.a), __float_as_int(value_of(two.b))};
+        }
+        best = best_of_warp(best);
+        if (lane == 0)
+            common.winners[warp] = best;
+        ProductSync()();
+        best = common.winners[0];
+#pragma unroll 1
+        for (int w = 1; w < kParts; w++)
+            best = better(best, common.winners[w]);
+        id = best.id == INT32_MAX ? 0 : best.id;
+        best = mln_cuda_best{0.0f, INT32_MAX};
+    }
+
+    __device__ void decode() {
+        uint32_t tag = p.epoch;
+        ask_norm(layers.all[0].norms[0]);
+#pragma unroll 1
+        for (int step = 0; step < p.steps; step++) {
+            embed();
+#pragma unroll 1
+            for (int index = 0; index <= 4 * p.num_layers; index++) {
+                int layer = index / 4, kind = layer < p.num_layers ? index % 4 : MLN_PERSIST_HEAD;
+                tag += kind == MLN_PERSIST_QKV || kind == MLN_PERSIST_HEAD;
+                run(kind, layer, passage(kind, layer, tag));
+            }
+            pick(tag);
+            if (blockIdx.x == 0 && threadIdx.x == 0)
+                p.out_ids[step] = id;
+        }
+        asm volatile("cp.async.wait_all;" ::: "memory");
+    }
+};
+
+/* --- attention --- */
+
+/* Out of the way of what is done in every layer. */
+__device__ __noinline__ float2 angle_of(float angle, float scale) {
+    return make_float2(cosf(angle) * scale, sinf(angle) * scale);
+}
+
+/* Value d of a query: its splits put together in ascending order. */
+__device__ __noinline__ float combined(const uint64_t *partial, int d, int splits, uint32_t tag,
+                                       Patience patience) {
+    constexpr int BATCH = 8;
+    Seen seen = {-INFINITY, 0.0f};
+    float out = 0.0f;
+    for (int first = 0; first < splits; first += BATCH) {
+        uint64_t value[BATCH];
+        TwoWords state[BATCH];
+        patience.await([&] {
+            bool all = true;
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) {
+                const uint64_t *at = partial + (int64_t)min(first + i, splits - 1) * (D + 2);
+                value[i] = look(at + d);
+                state[i] = look_two(at + D);
+            }
+#pragma unroll
+            for (int i = 0; i < BATCH; i++)
+                all =
+                    all && is_of(value[i], tag) && is_of(state[i].a, tag) && is_of(state[i].b, tag);
+            return all;
+        });
+#pragma unroll
+        for (int i = 0; i < BATCH; i++)
+            if (first + i < splits) {
+                float before, now;
+                join(seen, value_of(state[i].a), value_of(state[i].b), &before, &now);
+                out = fmaf(value_of(value[i]), now, out * before);
+            }
+    }
+    return out / seen.sum;
+}
+
+/* The four warps that attend. Units are (split, kv head); block b has b, b + gridDim.x, ... */
+struct Attending {
+    const mln_cuda_persist &p;
+    AttendCommon &common;
+    Layers layers;
+    Patience patience;
+    int thread, warp, lane, group;
+    float2 angles[2]; /* cosine and sine of pairs lane and lane + 32 */
+    Part part;
+
+    __device__ Attending(const mln_cuda_persist &persist, const unsigned char *dynamic,
+                         AttendCommon &all)
+        : p(persist), common(all),
+          layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
+          thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
+          group(persist.heads / persist.kv_heads) {
+    }
+
+    /* Keys or values of a unit in the cache. */
+    __device__ __half *cached(int layer, int which, int unit) const {
+        mln_cuda_attention at = {};
+        at.layer = layer;
+        at.layers = p.num_layers;
+        at.kv_heads = p.kv_heads;
+        at.head_dim = D;
+        return split_of<1>(at, p.row, which, unit % p.kv_heads, unit / p.kv_heads);
+    }
+
+    /* Those that are in the cache before this token; zeros when there is no such unit. */
+    __device__ void load_part(int layer, int position, int unit) {
+        bool wanted = unit < p.kv_heads * (position / kSplit + 1);
+        unit = wanted ? unit : 0;
+        int count = wanted ? min(kSplit, position - unit / p.kv_heads * kSplit) : 0;
+        part.load_keys(cached(layer, 0, unit), count);
+        part.load_values(cached(layer, 1, unit), count);
+    }
+
+    /* The norms of queries and keys on their way. */
+    __device__ void ask_norms(int layer) {
+        for (int i = 0; i < 2; i++)
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(
+                             shared_address(&common.norms[i][thread])),
+                         "l"((i ? layers.all[layer].k_norm : layers.all[layer].q_norm) + thread)
+                         : "memory");
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+
+    __device__ void set_angles(int position) {
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            angles[i] = angle_of((float)position * p.inv_freq[lane + 32 * i], p.rope_scale);
+    }
+
+    /* Values d = lane, lane + 32, ... of HEADS heads that lie `apart` words from each other. */
+    template <int HEADS>
+    __device__ void take_heads(float (&x)[HEADS][4], const uint64_t *from, int apart,
+                               uint32_t tag) {
+        uint64_t words[HEADS][4];
+        patience.await([&] {
+            bool all = true;
+#pragma unroll
+            for (int i = 0; i < 4 * HEADS; i++)
+                words[i / 4][i % 4] = look(from + i / 4 * apart + lane + i % 4 * 32);
+#pragma unroll
+            for (int i = 0; i < 4 * HEADS; i++)
+                all = all && is_of(words[i / 4][i % 4], tag);
+            return all;
+        });
+#pragma unroll
+        for (int i = 0; i < 4 * HEADS; i++)
+            x[i / 4][i % 4] = value_of(words[i / 4][i % 4]);
+    }
+
+    /* to[D] = rotate(norm(x)), as prepare_head() does it */
+    __device__ void prepare(__half *to, const float (&x)[4], const float *norms) {
+        float squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            squares = fmaf(x[i], x[i], squares);
+        float factor = 1.0f / sqrtf(warp_sum(squares) / (float)D + p.eps);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float c = angles[i].x, s = angles[i].y;
+            const float *norm = norms + lane + 32 * i;
+            float a = x[i] * factor * norm[0], b = x[i + 2] * factor * norm[D / 2];
+            to[lane + 32 * i] = Cached<1>::put(a * c - b * s);
+            to[lane + 32 * i + D / 2] = Cached<1>::put(b * c + a * s);
+        }
+    }
+
+    /* Key and value of the token itself. */
+    __device__ void prepare_own(int layer, int unit, int at, uint32_t tag) {
+        const uint64_t *from = p.qkv + (p.heads + unit % p.kv_heads) * D;
+        float x[2][4];
+        take_heads<2>(x, from, p.kv_heads * D, tag);
+        prepare(common.own[0], x[0], common.norms[1]);
+        __half *key = cached(layer, 0, unit) + at * D, *value = cached(layer, 1, unit) + at * D;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int d = lane + 32 * i;
+            common.own[1][d] = value[d] = Cached<1>::put(x[1][i]);
+            key[d] = common.own[0][d]; /* this lane's own */
+        }
+    }
+
+    /* A lane's eight neighbours of a query: of the only split the result. */
+    __device__ void post_result(const Result &result, int query, int split, int splits,
+                                uint32_t tag) {
+        uint64_t *to = splits == 1 ? p.attended + query * D
+                                   : p.partial + ((int64_t)query * p.max_splits + split) * (D + 2);
+        float sum = result.sum[0];
+        uint64_t words[8];
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            float x = result.out[n][0], y = result.out[n][1];
+            words[n] = make_word(splits == 1 ? x / sum : x, tag);
+            words[4 + n] = make_word(splits == 1 ? y / sum : y, tag);
+        }
+#pragma unroll
+        for (int n = 0; n < 8; n += 2)
+            post_two(to + 32 * warp + 8 * (lane % 4) + n, words[n], words[n + 1]);
+        if (splits > 1 && warp == 0 && lane % 4 == 0)
+            post_two(to + D, make_word(result.most[0], tag), make_word(sum, tag));
+    }
+
+    __device__ void attend_unit(int layer, int position, int unit, uint32_t tag) {
+        int head = unit % p.kv_heads, split = unit / p.kv_heads;
+        int count = min(kSplit, position + 1 - split * kSplit);
+        bool mine = position / kSplit == split;
+        for (int h = warp; h < group; h += kAttendThreads / 32) {
+            float x[1][4];
+            take_heads<1>(x, p.qkv + (head * group + h) * D, 0, tag);
+            prepare(common.queries[h], x[0], common.norms[0]);
+        }
+        if (mine && warp == kAttendThreads / 32 - 1)
+            prepare_own(layer, unit, count - 1, tag);
+        AttendSync()();
+        if (mine)
+            part.replace(common.own[0], common.own[1], count - 1);
+        int g = lane / 4, q = lane % 4;
+        Queries queries = {load_row(common.queries[g], q, true), Row{}, {count, count}};
+        Result result = attend(
+            common.exchange, queries, part, [] {}, AttendSync());
+        if (g < group)
+            post_result(result, head * group + g, split, position / kSplit + 1, tag);
+    }
+
+    /* A unit's part of putting a kv head's splits together. */
+    __device__ void combine_unit(int unit, int splits, uint32_t tag) {
+        int head = unit % p.kv_heads;
+        for (int i = unit / p.kv_heads * D + thread; i < group * D; i += splits * D) {
+            int query = head * group + i / D, d = i % D;
+            const uint64_t *from = p.partial + (int64_t)query * p.max_splits * (D + 2);
+            post(p.attended + query * D + d,
+                 make_word(combined(from, d, splits, tag, patience), tag));
+        }
+    }
+
+    __device__ void combine_units(int units, int splits, uint32_t tag) {
+#pragma unroll 1
+        for (int unit = blockIdx.x; unit < units; unit += gridDim.x)
+            combine_unit(unit, splits, tag);
+    }
+
+    /* A unit whose part is on its way; whether the block has another one of the layer. */
+    __device__ bool do_unit(int layer, int position, int unit, uint32_t tag) {
+        int splits = position / kSplit + 1, units = p.kv_heads * splits;
+        if (unit == (int)blockIdx.x) {
+            asm volatile("cp.async.wait_all;" ::: "memory");
+            AttendSync()(); /* all have the norms */
+        }
+        if (unit < units)
+            attend_unit(layer, position, unit, tag);
+        bool more = unit + (int)gridDim.x < units;
+        if (!more && splits > 1)
+            combine_units(units, splits, tag);
+        return more;
+    }
+
+    /* Unit after unit of layer after layer of token after token, the next part always on its way.
+     */
+    __device__ void decode() {
+        uint32_t tag = p.epoch;
+        int step = 0, layer = -1, position = p.row.position, unit = blockIdx.x;
+#pragma unroll 1
+        while (true) {
+            if (layer >= 0 && do_unit(layer, position, unit, tag)) {
+                unit += gridDim.x;
+            } else {
+                unit = blockIdx.x;
+                tag++;
+                if (++layer == p.num_layers) {
+                    layer = 0;
+                    tag++; /* the one before was the head's */
+                    position++;
+                    step++;
+                }
+                if (step == p.steps)
+                    return;
+                if (layer == 0)
+                    set_angles(position);
+                ask_norms(layer);
+            }
+            load_part(layer, position, unit);
+        }
+    }
+};
+
+/* --- the kernel --- */
+
+/* What all threads do first. */
+__device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common &common,
+                       AttendCommon &attending) {
+    int bytes = (p.num_layers + 1) * (int)sizeof(mln_persist_layer);
+    for (int i = threadIdx.x; i < bytes / 4; i += kThreads)
+        reinterpret_cast<uint32_t *>(shared + p.at_layers)[i] =
+            reinterpret_cast<const uint32_t *>(p.layers)[i];
+    int units = (p.hidden + MLN_UNIT_COLUMNS - 1) / MLN_UNIT_COLUMNS;
+    for (int i = threadIdx.x; i < units * MLN_UNIT_COLUMNS; i += kThreads)
+        if (i >= p.hidden) /* norms end there */
+            reinterpret_cast<float *>(shared + p.at_norm)[i] = 0.0f;
+    for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads)
+        (&attending.queries[0][0])[i] = __half(0.0f);
+    for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads) {
+        make_barrier(shared_address(&common.barriers.full[i / p.slots][i % p.slots]), 1);
+        make_barrier(shared_address(&common.barriers.empty[i / p.slots][i % p.slots]), 1);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    __syncthreads();
+}
+
+#endif
+
+template <int CODE>
+__global__ void __launch_bounds__(kThreads, 1)
+    persist_kernel(const __grid_constant__ mln_cuda_persist p) {
+#ifdef MLN_PERSISTS
+    extern __shared__ __align__(128) unsigned char shared[];
+    __shared__ Common common;
+    __shared__ AttendCommon attending;
+    set_up(p, shared, common, attending);
+    if (threadIdx.x < kProductThreads)
+        Products<CODE>(p, shared, common).decode();
+    else if (threadIdx.x < kProductThreads + kAttendThreads)
+        Attending(p, shared, attending).decode();
+    else
+        supply<CODE>(p, shared, common.barriers);
+#endif
+}
+
+const void *kernel_of(int code) {
+    switch (code) {
+    case MLN_TILE_DENSE:
+        return (const void *)persist_kernel<MLN_TILE_DENSE>;
+    case MLN_TILE_Q8:
+        return (const void *)persist_kernel<MLN_TILE_Q8>;
+    case MLN_TILE_Q8_PAIR:
+        return (const void *)persist_kernel<MLN_TILE_Q8_PAIR>;
+    case MLN_TILE_Q4:
+        return (const void *)persist_kernel<MLN_TILE_Q4>;
+    default:
+        return (const void *)persist_kernel<MLN_TILE_Q4_PAIR>;
+    }
+}
+
+} // namespace
+
+extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks, int32_t *bytes) {
+    const void *kernel = kernel_of(tile_code);
+    cudaFuncAttributes attributes;
+    int values[4] = {0, 0, 0, 0};
+    const cudaDeviceAttr asked[4] = {cudaDevAttrComputeCapabilityMajor,
+                                     cudaDevAttrCooperativeLaunch, cudaDevAttrMultiProcessorCount,
+                                     cudaDevAttrMaxSharedMemoryPerBlockOptin};
+    *blocks = *bytes = 0;
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < 4 && error == cudaSuccess; i++)
+        error = cudaDeviceGetAttribute(&values[i], asked[i], 0);
+    if (error != cudaSuccess || values[0] < 9 || !values[1])
+        return error;
+    error = cudaFuncGetAttributes(&attributes, kernel);
+    if (error != cudaSuccess)
+        return error;
+    int most = values[3] - (int)attributes.sharedSizeBytes;
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    if (error != cudaSuccess)
+        return error;
+    *blocks = values[2] < MLN_PERSIST_BLOCKS ? values[2] : MLN_PERSIST_BLOCKS;
+    *bytes = most;
+    return cudaSuccess;
+}
+
+extern "C" cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *p, cudaStream_t stream) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)p->blocks);
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = (size_t)p->shared_bytes;
+    config.stream = stream;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    mln_cuda_persist copy = *p;
+    void *arguments[] = {&copy};
+    return cudaLaunchKernelExC(&config, kernel_of(p->tile_code), arguments);
+}

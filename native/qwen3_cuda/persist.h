@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One kernel that stays on the device for a chunk of greedy tokens of one sequence: what it is
+ * given, and how its work is dealt to blocks.
+ *
+ * Weights do not wait for anything: a warp of each block copies what the block will need, in the
+ * order in which it will need it, into a ring in shared memory. Activations pass from block to
+ * block as words of 8 bytes in device memory, a float and a tag that says of which token and layer
+ * it is; whoever needs a word looks until the tag is right. There is no barrier of all blocks.
+ *
+ * A word is written again a layer later, when its readers have long read it: each of them had a
+ * part in what the writer waited for in between.
+ */
+#ifndef MLN_CUDA_PERSIST_H
+#define MLN_CUDA_PERSIST_H
+
+#include "cuda_kernels.h"
+#include "deal.h"
+
+enum {
+    MLN_PERSIST_TOGETHER = 4,    /* most tiles of a block that are summed side by side */
+    MLN_PERSIST_SLOTS = 16,      /* most of a warp's ring */
+    MLN_PERSIST_GROUP = 8,       /* most query heads of a kv head */
+    MLN_PERSIST_BLOCKS = 256,    /* most blocks */
+    MLN_PERSIST_STEPS = 64,      /* most tokens of a launch */
+    MLN_PERSIST_MAX_UNITS = 1024 /* of a row */
+};
+
+/* The products of a layer in their order, and that of the head. */
+enum {
+    MLN_PERSIST_QKV,
+    MLN_PERSIST_O,
+    MLN_PERSIST_GATED,
+    MLN_PERSIST_DOWN,
+    MLN_PERSIST_HEAD,
+    MLN_PERSIST_PRODUCTS
+};
+
+typedef struct mln_persist_product {
+    int32_t tiles, units;
+    int32_t rows, columns;
+    int32_t together; /* tiles summed side by side */
+    int32_t at_once;  /* units of each in a slot */
+} mln_persist_product;
+
+/* In device memory, one for each layer, and one with the head as its only product. */
+typedef struct mln_persist_layer {
+    const unsigned char *data[4];
+    const float *row_scales[4];
+    const float *norms[2];
+    const float *q_norm, *k_norm;
+    int32_t first[4]; /* the block of tile 0; the next tile is the next block's */
+} mln_persist_layer;
+
+typedef struct mln_cuda_persist {
+    mln_persist_product products[MLN_PERSIST_PRODUCTS];
+    const mln_persist_layer *layers; /* [num_layers + 1] */
+    mln_cuda_matrix embedding;
+    const float *inv_freq;
+    float rope_scale, eps;
+    int32_t num_layers, hidden, heads, kv_heads, max_splits;
+    uint64_t *residual[2]; /* [H] words: after attention, after the MLP */
+    uint64_t *qkv, *attended, *gated;
+    uint64_t *partial; /* [heads, max_splits, D + 2] words */
+    uint64_t *best;    /* [blocks, 2] words: value and id */
+    int32_t *out_ids;  /* [STEPS], and whether somebody waited in vain */
+    mln_cuda_row row;
+    uint32_t epoch; /* no tag up to this one is used again */
+    int32_t steps;
+    int32_t tile_code, blocks;
+    int32_t slots; /* of a warp's ring */
+    int32_t at_wide, at_packed, at_norm, at_embedded, at_layers, shared_bytes;
+} mln_cuda_persist;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Blocks that are sure to run at once, and the shared memory each may have beside what it always
+ * has. No blocks: the device does not promise it, or has no copies that arrive at barriers.
+ */
+cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks, int32_t *bytes);
+cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *persist, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

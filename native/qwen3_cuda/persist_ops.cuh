@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How the blocks of persist.cu hand each other values, and a warp's ring of weights. */
+#ifndef MLN_CUDA_PERSIST_OPS_CUH
+#define MLN_CUDA_PERSIST_OPS_CUH
+
+#include <stdint.h>
+
+#include "persist.h"
+#include "tile_ops.cuh"
+
+namespace {
+
+/* --- words: a float and the tag that says of when it is, written and read at once --- */
+
+__device__ uint64_t make_word(float value, uint32_t tag) {
+    return (uint64_t)tag << 32 | __float_as_uint(value);
+}
+
+__device__ bool is_of(uint64_t word, uint32_t tag) {
+    return (uint32_t)(word >> 32) == tag;
+}
+
+__device__ float value_of(uint64_t word) {
+    return __uint_as_float((uint32_t)word);
+}
+
+__device__ void post(uint64_t *to, uint64_t word) {
+    asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
+}
+
+/* Two neighbours at an even place. */
+__device__ void post_two(uint64_t *to, uint64_t a, uint64_t b) {
+    asm volatile("st.relaxed.gpu.global.v2.b64 [%0], {%1, %2};" ::"l"(to), "l"(a), "l"(b)
+                 : "memory");
+}
+
+__device__ uint64_t look(const uint64_t *at) {
+    uint64_t word;
+    asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];" : "=l"(word) : "l"(at));
+    return word;
+}
+
+struct TwoWords {
+    uint64_t a, b;
+};
+
+__device__ TwoWords look_two(const uint64_t *at) {
+    TwoWords two;
+    asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];"
+                 : "=l"(two.a), "=l"(two.b)
+                 : "l"(at));
+    return two;
+}
+
+/* --- waiting, for two seconds at most --- */
+
+constexpr uint64_t kPatience = 2000000000; /* ns */
+constexpr uint32_t kLooks = 4096;          /* in vain, between two looks at the clock */
+
+__device__ uint64_t now() {
+    uint64_t ns;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+    return ns;
+}
+
+constexpr uint32_t kManyLooks = 1u << 27; /* at what does not wait for other blocks: some seconds */
+constexpr uint64_t kEnded = ~(uint64_t)0;
+
+/* Since when something is waited for, at first 0; kEnded when that is too long, or is for others.
+ */
+__device__ __noinline__ uint64_t waited_since(uint64_t since, int32_t *lost) {
+    uint64_t at = now();
+    if (since == 0)
+        since = at;
+    if (at - since > kPatience)
+        *reinterpret_cast<volatile int32_t *>(lost) = 1;
+    return *reinterpret_cast<volatile int32_t *>(lost) != 0 ? kEnded : since;
+}
+
+/* A thread's patience. Once somebody's has ended, nobody waits for words any more. */
+struct Patience {
+    int32_t *lost; /* in device memory: whether anybody waited in vain */
+    bool over;
+
+    /* Until there() is true. */
+    template <typename There> __device__ void await(There there) {
+        uint64_t since = 0;
+        for (uint32_t looks = 1; !there() && !over; looks++)
+            if (looks % kLooks == 0) {
+                since = waited_since(since, lost);
+                over = since == kEnded;
+            }
+    }
+};
+
+/* --- barriers in shared memory that copies arrive at --- */
+
+__device__ uint32_t shared_address(const void *at) {
+    return (uint32_t)__cvta_generic_to_shared(at);
+}
+
+__device__ void make_barrier(uint32_t barrier, uint32_t count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
+}
+
+__device__ void arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ void expect_bytes(uint32_t barrier, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
+}
+
+/* Whether the phase of this parity has ended; may wait a little. */
+__device__ bool has_passed(uint32_t barrier, uint32_t parity) {
+    uint32_t passed;
+    asm volatile("{\n .reg .pred p;\n"
+                 " mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 " selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(passed)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return passed != 0;
+}
+
+/* The same without waiting. */
+__device__ bool is_past(uint32_t barrier, uint32_t parity) {
+    uint32_t passed;
+    asm volatile("{\n .reg .pred p;\n"
+                 " mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 " selp.u32 %0, 1, 0, p;\n}"
+                 : "=r"(passed)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return passed != 0;
+}
+
+__device__ uint64_t read_once_policy() {
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+__device__ void copy_bulk(uint32_t to, const unsigned char *from, uint32_t bytes, uint32_t barrier,
+                          uint64_t policy) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+                 "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+                 : "memory");
+}
+
+template <int ID, int THREADS> struct SomeSync {
+    __device__ void operator()() const {
+        asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
+    }
+};
+
+/* --- rings --- */
+
+template <int CODE> struct Slot {
+    static constexpr int BYTES = mln_persist_slot_units(CODE) * Unit<CODE>::BYTES;
+};
+
+/* Of each warp and slot: that it has been filled, and that it has been used. */
+struct Barriers {
+    uint64_t full[MLN_TILE_SPLITS][MLN_PERSIST_SLOTS], empty[MLN_TILE_SPLITS][MLN_PERSIST_SLOTS];
+};
+
+/* Where a warp, or the one that fills its slots, is in its ring. */
+struct Ring {
+    uint32_t full, empty; /* of slot 0 */
+    int slots, slot;
+    uint32_t parity;
+
+    __device__ Ring(const Barriers &barriers, int warp, int count)
+        : full(shared_address(&barriers.full[warp][0])),
+          empty(shared_address(&barriers.empty[warp][0])), slots(count), slot(0), parity(0) {
+    }
+    __device__ void next() {
+        if (++slot == slots) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+    /* Copies end whatever becomes of the rest: they are waited for in any case. */
+    __device__ void await_full() const {
+        for (uint32_t looks = 0; looks < kManyLooks && !has_passed(full + 8 * slot, parity);
+             looks++)
+            continue;
+    }
+    __device__ bool is_empty() const {
+        return is_past(empty + 8 * slot, parity ^ 1);
+    }
+};
+
+} // namespace
+
+#endif
