@@ -647,7 +647,7 @@ typedef struct myelin_serving_options {
     int32_t max_sequences;   /* 16: generated at once */
     int32_t max_queue;       /* 1024: so many more may be there, waiting; then submit() is
                                 MYELIN_ERROR_BUSY */
-    int32_t step_tokens;     /* 0: 128, or max_sequences; most tokens of one step, prompts too */
+    int32_t step_tokens;     /* 0: as the plug-in asks, or max_sequences; prompts count too */
     uint64_t kv_bytes;       /* 0: room for max_sequences of 2048 tokens; of keys and values */
     bool prefix_cache;       /* true: pages of ended requests are kept until room is needed */
     double batch_timeout_ms; /* 0; an idle worker waits so long for company of a first request */

@@ -55,6 +55,9 @@ typedef struct myelin_plugin_pool myelin_plugin_pool;
 /* Positions of one page of a pool. */
 enum { MYELIN_PAGE_POSITIONS = 64 };
 
+/* What a plug-in may ask for as the tokens of a call. */
+enum { MYELIN_MIN_STEP_TOKENS = 16, MYELIN_MAX_STEP_TOKENS = 65536 };
+
 /* Where a failing call writes its reason. text is never NULL, size at least 256. */
 typedef struct myelin_error_buffer {
     char *text;
@@ -261,13 +264,22 @@ typedef struct myelin_plugin {
      * config->cache_type in every call above.
      */
     uint32_t cache_types;
+
+    /*
+     * Tokens that a call of forward() is best given when there are as many to read: how much of a
+     * prompt the host takes at once, and the max_tokens of its contexts, unless the user says
+     * otherwise. 0: as the host likes; else MYELIN_MIN_STEP_TOKENS to MYELIN_MAX_STEP_TOKENS.
+     */
+    int32_t step_tokens;
 } myelin_plugin;
 
-/* The smallest struct_size of version 1, and whether a table has an optional member. */
+/* The smallest struct_size of version 1; whether a table is long enough for a member; and whether
+ * it has an optional call. */
 #define MYELIN_PLUGIN_LEAST_SIZE offsetof(myelin_plugin, decode_sample)
+#define MYELIN_PLUGIN_REACHES(plugin, member)                                                      \
+    ((plugin)->struct_size >= offsetof(myelin_plugin, member) + sizeof((plugin)->member))
 #define MYELIN_PLUGIN_HAS(plugin, member)                                                          \
-    ((plugin)->struct_size >= offsetof(myelin_plugin, member) + sizeof((plugin)->member) &&        \
-     (plugin)->member != NULL)
+    (MYELIN_PLUGIN_REACHES(plugin, member) && (plugin)->member != NULL)
 
 /* The symbol a plug-in's shared object exports: const myelin_plugin *myelin_plugin_v1(void) */
 #define MYELIN_PLUGIN_ENTRY "myelin_plugin_v1"

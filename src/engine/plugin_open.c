@@ -114,6 +114,11 @@ static myelin_status check_table(const myelin_plugin *p, const char *path, myeli
         return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1,
                         "max_fusion: expected %d to %d, found %" PRId32, MYELIN_FUSION_COMPOSED,
                         MYELIN_FUSION_CHUNK, p->max_fusion);
+    if (MYELIN_PLUGIN_REACHES(p, step_tokens) && p->step_tokens != 0 &&
+        (p->step_tokens < MYELIN_MIN_STEP_TOKENS || p->step_tokens > MYELIN_MAX_STEP_TOKENS))
+        return mln_fail(error, MYELIN_ERROR_FORMAT, path, -1,
+                        "step_tokens: expected 0 or %d to %d, found %" PRId32,
+                        MYELIN_MIN_STEP_TOKENS, MYELIN_MAX_STEP_TOKENS, p->step_tokens);
     return MYELIN_OK;
 }
 

@@ -9,11 +9,11 @@
 static myelin_status read_all(const mln_decoder *d, const mln_sequence *s, float *hidden,
                               myelin_error *error) {
     const myelin_plugin *plugin = d->model->plugin;
-    for (int32_t begin = 0; begin < s->count; begin += MLN_STEP_TOKENS) {
+    int32_t step = mln_step_tokens(plugin);
+    for (int32_t begin = 0; begin < s->count; begin += step) {
         int32_t rest = s->count - begin;
-        myelin_span span = {.sequence = s->cache,
-                            .ids = s->ids + begin,
-                            .count = rest < MLN_STEP_TOKENS ? rest : MLN_STEP_TOKENS};
+        myelin_span span = {
+            .sequence = s->cache, .ids = s->ids + begin, .count = rest < step ? rest : step};
         char reason[256] = "";
         myelin_error_buffer buffer = {reason, sizeof reason};
         myelin_status status = plugin->forward_hidden(d->context, &span, 1, hidden, &buffer);

@@ -129,7 +129,8 @@ myelin_status mln_scheduler_create(mln_scheduler **out, const mln_model *model,
     s->max_sequences = options->max_sequences;
     s->prefix_cache = options->prefix_cache;
     s->shared_tokens = FIRST_SHARED_TOKENS;
-    int32_t step_tokens = options->step_tokens ? options->step_tokens : MLN_STEP_TOKENS;
+    int32_t step_tokens =
+        options->step_tokens ? options->step_tokens : mln_step_tokens(model->plugin);
     step_tokens = step_tokens > s->max_sequences ? step_tokens : s->max_sequences;
     myelin_status status = count_pages(s, options, error);
     if (status == MYELIN_OK && has_pages(model->plugin))

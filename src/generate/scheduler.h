@@ -19,7 +19,7 @@ typedef struct mln_scheduler mln_scheduler;
 
 typedef struct mln_scheduler_options {
     int32_t max_sequences;
-    int32_t step_tokens; /* 0: MLN_STEP_TOKENS, or max_sequences when that is more */
+    int32_t step_tokens; /* 0: mln_step_tokens(), or max_sequences when that is more */
     uint64_t kv_bytes;   /* of keys and values; 0: for max_sequences of `sequence_len` tokens */
     int32_t sequence_len;
     bool prefix_cache;

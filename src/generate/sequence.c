@@ -243,12 +243,17 @@ void mln_top_of(const float *logprobs, int32_t vocab_size, mln_top *top) {
     top->count = filled;
 }
 
+int32_t mln_step_tokens(const myelin_plugin *plugin) {
+    bool asks = MYELIN_PLUGIN_REACHES(plugin, step_tokens) && plugin->step_tokens != 0;
+    return asks ? plugin->step_tokens : MLN_STEP_TOKENS;
+}
+
 uint64_t mln_decoder_bytes(const myelin_plugin *plugin, const myelin_config *config,
                            int32_t num_sequences, int32_t max_len) {
     uint64_t each = (uint64_t)config->vocab_size * sizeof(float) + sizeof(myelin_span) +
                     sizeof(void *) + sizeof(myelin_draw) +
                     (2 + (uint64_t)MLN_MAX_CHUNK) * sizeof(int32_t);
-    return plus(plugin->context_bytes(config, MLN_STEP_TOKENS, max_len),
+    return plus(plugin->context_bytes(config, mln_step_tokens(plugin), max_len),
                 sizeof(mln_decoder) + (uint64_t)num_sequences * each);
 }
 
@@ -269,7 +274,8 @@ static myelin_status create_context(const mln_model *model, int32_t step_tokens,
 
 myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int32_t max_sequences,
                                  int32_t max_len, myelin_error *error) {
-    return mln_decoder_create_wide(out, model, max_sequences, max_len, MLN_STEP_TOKENS, error);
+    return mln_decoder_create_wide(out, model, max_sequences, max_len,
+                                   mln_step_tokens(model->plugin), error);
 }
 
 myelin_status mln_decoder_create_wide(mln_decoder **out, const mln_model *model,

@@ -16,9 +16,10 @@
 #include "generate/sampler.h"
 #include "model/model.h"
 
-/* Tokens of one forward pass, unless asked for otherwise: bounds the scratch memory and how long a
- * step can take. */
+/* Tokens of one forward pass where neither the plug-in nor the user asks for others: bounds the
+ * scratch memory and how long a step can take. */
 enum { MLN_STEP_TOKENS = 128 };
+int32_t mln_step_tokens(const myelin_plugin *plugin);
 /* Most tokens a plug-in makes in one call where it offers chunked decoding. */
 enum { MLN_MAX_CHUNK = 32 };
 

@@ -74,8 +74,7 @@ static myelin_status show_config(myelin_config *config, const mln_checkpoint *ch
                                  const mln_model_options *options, myelin_error *error) {
     const myelin_plugin *plugin = options->plugin;
     int32_t type = options->cache_type;
-    size_t least = offsetof(myelin_plugin, cache_types) + sizeof plugin->cache_types;
-    uint32_t types = plugin->struct_size >= least ? plugin->cache_types : 0;
+    uint32_t types = MYELIN_PLUGIN_REACHES(plugin, cache_types) ? plugin->cache_types : 0;
     *config = mln_stored_config(checkpoint, options->dtype);
     config->cache_type = type;
     if (type == MYELIN_CACHE_AUTO ||

@@ -19,6 +19,10 @@ struct myelin_plugin_context {
 
 #define UNUSED(x) ((void)(x))
 
+#ifndef STEP_TOKENS
+#define STEP_TOKENS 0
+#endif
+
 /* Fails with words that fill the whole buffer and have no NUL, or with a short reason. */
 __attribute__((unused)) static myelin_status refuse(const char *text, myelin_error_buffer *error) {
 #ifdef FAULT_UNTERMINATED
@@ -124,6 +128,8 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
     UNUSED(context);
     return refuse("no scratch memory left", error);
 #else
+    if (STEP_TOKENS && max_tokens != STEP_TOKENS)
+        return refuse("other calls than were asked for", error);
     *context = calloc(1, sizeof **context);
     if (!*context)
         return MYELIN_ERROR_MEMORY;
@@ -152,6 +158,9 @@ static myelin_status forward(myelin_plugin_context *context, const myelin_span *
 #endif
     size_t vocab = (size_t)context->model->vocab_size;
     for (int32_t s = 0; s < num_spans; s++) {
+        /* what the tests give it is longer than a call, so that the first one is full */
+        if (STEP_TOKENS && spans[s].sequence->length == 0 && spans[s].count != STEP_TOKENS)
+            return refuse("a call that is not full", error);
         for (int32_t i = 0; i < spans[s].num_logits; i++) {
             memset(spans[s].logits + (size_t)i * vocab, 0, vocab * sizeof(float));
             spans[s].logits[(size_t)i * vocab + 7] = 1;
@@ -302,6 +311,7 @@ static myelin_plugin table = {.magic = MAGIC,
                               .free_context = free_context,
                               .forward = forward,
                               .decode_greedy = DECODE_GREEDY,
+                              .step_tokens = STEP_TOKENS,
 #ifdef PAGES
                               .page_bytes = page_bytes,
                               .create_pool = create_pool,

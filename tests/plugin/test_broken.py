@@ -68,6 +68,23 @@ class Broken(TestCase):
         self.good("inspect", "--plugin", plugin("pages"))  # all of them
         self.good("inspect", "--plugin", plugin("sevens"))  # none
 
+    def test_step_tokens_out_of_range(self):
+        for step in (-1, 1, 15, 65537):
+            said = self.refused("inspect", "--plugin", plugin(f"step_{step}"))
+            self.assertIn(f"step_tokens: expected 0 or 16 to 65536, found {step}", said)
+        for step in (16, 65536):
+            self.good("inspect", "--plugin", plugin(f"step_{step}"))
+
+    def test_step_tokens(self):
+        """Its contexts are for as many as it asks for, and prompts come in such pieces."""
+        for step, length in ((16, 50), (300, 700)):
+            asks = plugin(f"step_{step}")
+            ids = [1] * length
+            self.good("bench", "-p", length, "-n", 2, "-r", 1, "--plugin", asks)
+            answer, = self.good_lines("batch", "--plugin", asks,
+                                      values=[{"prompt_ids": ids, "max_new_tokens": 2}])
+            self.assertNotIn("error", answer)
+
     def test_failing_calls(self):
         for name, message in CALLS.items():
             self.assertRegex(self.refused("run", "Hello", "--plugin", plugin(name)), message)
