@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A split of attention on tensor cores, by four warps: what attend_tiles.cu and persist.cu share.
+/*
+ * Attention on tensor cores, for heads of 128 columns and splits of 64 keys: what attend_tiles.cu,
+ * attend_pieces.cu and persist.cu share.
  */
 #ifndef MLN_CUDA_ATTEND_OPS_CUH
 #define MLN_CUDA_ATTEND_OPS_CUH
@@ -18,7 +20,7 @@ constexpr int kRows = 16; /* queries of a product */
 constexpr float kLog2e = 1.44269504088896340736f;
 
 /* Scores are kept as powers of two. */
-__device__ float score_scale() {
+__device__ inline float score_scale() {
     return kLog2e * 0.08838834764831845f; /* 1 / sqrt(128) */
 }
 
@@ -30,7 +32,7 @@ struct Row {
     uint4 v[4];
 };
 
-__device__ Row load_row(const __half *row, int q, bool there) {
+__device__ inline Row load_row(const __half *row, int q, bool there) {
     Row r;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -42,7 +44,7 @@ __device__ Row load_row(const __half *row, int q, bool there) {
 }
 
 /* Scores of 16 queries (rows lane / 4 and lane / 4 + 8) with eight keys. */
-__device__ void score(float c[4], const Row &low, const Row &high, const Row &key) {
+__device__ inline void score(float c[4], const Row &low, const Row &high, const Row &key) {
     c[0] = c[1] = c[2] = c[3] = 0.0f;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -54,18 +56,18 @@ __device__ void score(float c[4], const Row &low, const Row &high, const Row &ke
 }
 
 /* The largest, or the sum, of the four lanes of a row. */
-__device__ float row_max(float x) {
+__device__ inline float row_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
     return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
 
-__device__ float row_sum(float x) {
+__device__ inline float row_sum(float x) {
     x += __shfl_xor_sync(~0u, x, 1);
     return x + __shfl_xor_sync(~0u, x, 2);
 }
 
 /* The sum of a split's weights of row lane / 4 (half 0) or lane / 4 + 8 (1). */
-__device__ float weight_sum(const uint32_t a[4][4], int half) {
+__device__ inline float weight_sum(const uint32_t a[4][4], int half) {
     float sum = 0.0f;
 #pragma unroll
     for (int s = 0; s < 4; s++) {
@@ -80,7 +82,7 @@ __device__ float weight_sum(const uint32_t a[4][4], int half) {
 }
 
 /* Halves i of two words as one: (a's, b's). */
-__device__ uint32_t halves(uint32_t a, uint32_t b, int i) {
+__device__ inline uint32_t halves(uint32_t a, uint32_t b, int i) {
     return __byte_perm(a, b, i == 0 ? 0x5410 : 0x7632);
 }
 
@@ -90,7 +92,7 @@ struct Seen {
 };
 
 /* What the former, and the new, must be multiplied by. */
-__device__ void join(Seen &seen, float most, float sum, float *before, float *now) {
+__device__ inline void join(Seen &seen, float most, float sum, float *before, float *now) {
     float larger = fmaxf(seen.most, most);
     *before = exp2f(seen.most - larger);
     *now = exp2f(most - larger);

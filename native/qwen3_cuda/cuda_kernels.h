@@ -27,7 +27,7 @@ enum {
     MLN_CUDA_SPLIT = 64,     /* keys a block attends to; splits lie at fixed positions */
     MLN_CUDA_MAX_GROUP = 16, /* query heads of one kv head */
     MLN_CUDA_MAX_HEAD_DIM = 256,
-    MLN_CUDA_WARPS = 4, /* of a block of linear() */
+    MLN_CUDA_WARPS = 4,  /* of a block of linear() */
     MLN_CUDA_MAX_SMEM = 200 << 10
 };
 
@@ -101,9 +101,11 @@ typedef struct mln_cuda_attention {
     float eps;
     int32_t layer, layers, heads, kv_heads, head_dim;
     int32_t tokens, max_splits, half_cache;
-    int32_t early;   /* may begin before the kernel before it has ended */
-    int32_t in_rows; /* all splits of a query at once: attends_rows() */
-    int32_t own;     /* each row is its sequence's only one: keys are prepared as they are needed */
+    const int2 *pieces; /* [num_pieces] first and number of neighbours of one sequence */
+    int32_t num_pieces; /* 0: attends another way */
+    int32_t early;      /* may begin before the kernel before it has ended */
+    int32_t in_rows;    /* all splits of a query at once: attends_rows() */
+    int32_t own; /* each row is its sequence's only one: keys are prepared as they are needed */
 } mln_cuda_attention;
 
 /* Rows of weights on their way into tiles. In device memory. */
@@ -142,6 +144,12 @@ int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim);
 int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
                           int32_t tokens, int32_t splits);
 cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+/* By pieces of at most so many neighbouring tokens: whether there are enough of them. */
+int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, int32_t tokens,
+                            int32_t pieces, int32_t splits);
+int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads);
+cudaError_t mln_cuda_prepare_pieces(void);
+cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *attention, cudaStream_t stream);
 /* angles[tokens, half] of the rows' positions, times `scale`. */
 cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
                                    float scale, int32_t half, int32_t tokens, cudaStream_t stream);

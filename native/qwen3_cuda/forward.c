@@ -49,8 +49,25 @@ static cudaError_t project_qkv(myelin_plugin_context *c, const mln_cuda_layer *l
 typedef enum attend_mode {
     ATTEND_OWN,    /* each row is its sequence's only one */
     ATTEND_SPLITS, /* keys and queries are prepared, a block takes a split */
-    ATTEND_ROWS    /* likewise, a warp takes some queries */
+    ATTEND_ROWS,   /* likewise, a block takes some queries */
+    ATTEND_PIECES  /* likewise, of one sequence */
 } attend_mode;
+
+/* How rows are attended with; none of it changes a result. */
+static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32_t splits,
+                           bool own) {
+    const myelin_config *config = &c->model->config;
+    int32_t heads = config->num_attention_heads, kv_heads = config->num_key_value_heads;
+    if (mln_cuda_attends_pieces(c->model->half_cache, config->head_dim, kv_heads, tokens,
+                                c->num_pieces, splits))
+        return ATTEND_PIECES;
+    if (own)
+        return ATTEND_OWN;
+    return mln_cuda_attends_rows(c->model->half_cache, config->head_dim, heads, kv_heads, tokens,
+                                 splits)
+               ? ATTEND_ROWS
+               : ATTEND_SPLITS;
+}
 
 /* Attention of `count` tokens from row `first` on. */
 static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
@@ -76,6 +93,8 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .tokens = count,
                                     .max_splits = splits,
                                     .half_cache = c->model->half_cache,
+                                    .pieces = c->pieces,
+                                    .num_pieces = mode == ATTEND_PIECES ? c->num_pieces : 0,
                                     .early = mode == ATTEND_OWN && c->model->early,
                                     .in_rows = mode == ATTEND_ROWS,
                                     .own = mode == ATTEND_OWN};
@@ -107,19 +126,14 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
                                    int32_t splits, bool own) {
     const mln_cuda_layer *layer = &c->model->layers[index];
     cudaError_t error = project_qkv(c, layer, tokens);
-    const myelin_config *config = &c->model->config;
-    bool in_rows = !own && mln_cuda_attends_rows(c->model->half_cache, config->head_dim,
-                                                 config->num_attention_heads,
-                                                 config->num_key_value_heads, tokens, splits);
-    if (error == cudaSuccess && !own)
-        error = prepare(c, layer, index, tokens, in_rows);
-    int32_t step = in_rows ? tokens : c->attend_tokens;
+    attend_mode mode = mode_of(c, tokens, splits, own);
+    bool whole = mode == ATTEND_ROWS || mode == ATTEND_PIECES;
+    if (error == cudaSuccess && mode != ATTEND_OWN)
+        error = prepare(c, layer, index, tokens, whole);
+    int32_t step = whole ? tokens : c->attend_tokens;
     for (int32_t first = 0; first < tokens && error == cudaSuccess; first += step) {
         int32_t rest = tokens - first;
-        error = attend(c, layer, index, first, rest < step ? rest : step, splits,
-                       own       ? ATTEND_OWN
-                       : in_rows ? ATTEND_ROWS
-                                 : ATTEND_SPLITS);
+        error = attend(c, layer, index, first, rest < step ? rest : step, splits, mode);
     }
     if (error != cudaSuccess)
         return error;

@@ -70,6 +70,7 @@ struct myelin_plugin_context {
     float *factors;           /* [T] */
     float2 *angles;           /* [T, D / 2] */
     int32_t *done;            /* [T, kv_heads] zeros between kernels */
+    int2 *pieces;             /* [T] neighbours of one sequence: the first row, how many */
     int32_t *wanted;          /* [HEAD_ROWS] */
     mln_cuda_best *best;      /* [T, blocks of the head] */
     float *peaks;             /* [HEAD_ROWS, chunks of the vocabulary] */
@@ -78,6 +79,8 @@ struct myelin_plugin_context {
     int32_t *steps;           /* [1] */
     int32_t max_steps;
     mln_cuda_row *host_rows; /* pinned host memory, [T] */
+    int2 *host_pieces;       /* likewise */
+    int32_t num_pieces;      /* of the call */
     int32_t *host_ids;       /* pinned host memory, [T * max_steps] */
     cudaGraphExec_t *graphs; /* host: [greedy, sampled][T + 1][BUCKETS], NULL until first used */
     bool persists;           /* one sequence is decoded by one kernel */

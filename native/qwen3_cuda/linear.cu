@@ -657,6 +657,8 @@ extern "C" cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t b
 extern "C" cudaError_t mln_cuda_prepare_device(void) {
     cudaError_t error = mln_cuda_prepare_tiles();
     if (error == cudaSuccess)
+        error = mln_cuda_prepare_pieces();
+    if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_F32>();
     if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_Q4>();

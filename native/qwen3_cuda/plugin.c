@@ -7,6 +7,7 @@
 
 #include "internal.h"
 
+enum { STEP_TOKENS = 1024 };              /* of a prompt that fill the device */
 enum { MAX_STEPS = MLN_PERSIST_STEPS };   /* tokens between two looks of the host */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
@@ -66,8 +67,11 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->logits = carve(from, (int64_t)MLN_CUDA_HEAD_ROWS * config->vocab_size, sizeof(float));
     c->angles = carve(from, rows * (config->head_dim / 2), sizeof *c->angles);
     c->done = carve(from, rows * config->num_key_value_heads, sizeof *c->done);
+    c->pieces = carve(from, rows, sizeof *c->pieces);
     c->wanted = carve(from, MLN_CUDA_HEAD_ROWS, sizeof *c->wanted);
-    c->best = carve(from, rows * (config->vocab_size / MLN_CUDA_WARPS + 1), sizeof *c->best);
+    int64_t one = config->vocab_size / MLN_CUDA_WARPS + 1; /* of a token alone; else fewer */
+    int64_t many = rows * (config->vocab_size / (2 * MLN_CUDA_WARPS) + 1);
+    c->best = carve(from, one > many ? one : many, sizeof *c->best);
     int64_t chunks = (config->vocab_size + MLN_SAMPLE_CHUNK - 1) / MLN_SAMPLE_CHUNK;
     c->peaks = carve(from, MLN_CUDA_HEAD_ROWS * chunks, sizeof *c->peaks);
     c->draws = carve(from, rows, sizeof *c->draws);
@@ -101,6 +105,7 @@ static void free_context(myelin_plugin_context *c) {
         cudaStreamDestroy(c->stream);
     cudaFree(c->arena);
     cudaFreeHost(c->host_rows);
+    cudaFreeHost(c->host_pieces);
     cudaFreeHost(c->host_ids);
     free(c);
 }
@@ -115,6 +120,8 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     cudaError_t code = cudaMalloc((void **)&c->arena, from.used);
     if (code == cudaSuccess)
         code = cudaMallocHost((void **)&c->host_rows, rows * sizeof *c->host_rows);
+    if (code == cudaSuccess)
+        code = cudaMallocHost((void **)&c->host_pieces, rows * sizeof *c->host_pieces);
     if (code == cudaSuccess)
         code = cudaMallocHost((void **)&c->host_ids, (rows * MAX_STEPS + 1) * sizeof *c->host_ids);
     if (code == cudaSuccess)
@@ -240,14 +247,34 @@ static cudaError_t write_logits(myelin_plugin_context *c, const myelin_span *spa
     return code == cudaSuccess && wanted.count > 0 ? copy_logits(c, &wanted) : code;
 }
 
+/* Rows of one sequence from `first` on, in pieces that attention takes at once. */
+static void add_pieces(myelin_plugin_context *c, int32_t first, int32_t count) {
+    const myelin_config *config = &c->model->config;
+    int32_t most = mln_cuda_piece_tokens(config->num_attention_heads, config->num_key_value_heads);
+    for (int32_t t = 0; t < count; t += most)
+        c->host_pieces[c->num_pieces++] =
+            (int2){.x = first + t, .y = count - t < most ? count - t : most};
+}
+
+static cudaError_t upload_rows(myelin_plugin_context *c, int32_t rows) {
+    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)rows * sizeof *c->rows,
+                                       cudaMemcpyHostToDevice, c->stream);
+    if (code != cudaSuccess)
+        return code;
+    return cudaMemcpyAsync(c->pieces, c->host_pieces, (size_t)c->num_pieces * sizeof *c->pieces,
+                           cudaMemcpyHostToDevice, c->stream);
+}
+
 /* Rows of the spans to the device; returns how many, and the splits the longest reaches. */
 static int32_t describe_rows(myelin_plugin_context *c, const myelin_span *spans, int32_t num_spans,
                              int32_t *splits, bool *own) {
     int32_t rows = 0;
     int64_t longest = 0;
     *own = true;
+    c->num_pieces = 0;
     for (int32_t s = 0; s < num_spans; s++) {
         const myelin_plugin_sequence *sequence = spans[s].sequence;
+        add_pieces(c, rows, spans[s].count);
         for (int32_t t = 0; t < spans[s].count; t++)
             c->host_rows[rows++] = (mln_cuda_row){.cache = sequence->cache,
                                                   .pages = sequence->device_pages,
@@ -269,8 +296,7 @@ static cudaError_t run_spans(myelin_plugin_context *c, const myelin_span *spans,
     int32_t splits;
     bool own;
     int32_t rows = describe_rows(c, spans, num_spans, &splits, &own);
-    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, (size_t)rows * sizeof *c->rows,
-                                       cudaMemcpyHostToDevice, c->stream);
+    cudaError_t code = upload_rows(c, rows);
     for (int32_t s = 0; s < num_spans && code == cudaSuccess; s++)
         code = mln_cuda_upload_pages(spans[s].sequence, c->stream);
     return code == cudaSuccess ? mln_cuda_layers(c, rows, splits, own) : code;
@@ -381,8 +407,7 @@ static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, i
     if (c->persists && call->count == 1 && !call->draws)
         return mln_cuda_persist_chunk(c, call->sequences[0], c->host_rows, steps);
     size_t count = (size_t)call->count;
-    cudaError_t code = cudaMemcpyAsync(c->rows, c->host_rows, count * sizeof *c->rows,
-                                       cudaMemcpyHostToDevice, c->stream);
+    cudaError_t code = upload_rows(c, call->count);
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->steps, &steps, sizeof steps, cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess && call->draws)
@@ -418,8 +443,10 @@ static myelin_status check_chunk(const myelin_plugin_context *c, const chunk_cal
 static int32_t describe_chunk(myelin_plugin_context *c, const chunk_call *call, const int32_t *ids,
                               int32_t steps, int32_t done, int32_t chunk, const int32_t *out_ids) {
     int64_t longest = 0;
+    c->num_pieces = 0;
     for (int32_t s = 0; s < call->count; s++) {
         const myelin_plugin_sequence *sequence = call->sequences[s];
+        add_pieces(c, s, 1);
         int32_t position = sequence->length + done;
         c->host_rows[s] =
             (mln_cuda_row){.cache = sequence->cache,
@@ -496,6 +523,7 @@ static const myelin_plugin plugin = {
     .set_pages = mln_cuda_set_pages,
     .copy_page = mln_cuda_copy_page,
     .decode_sample = decode_sample,
+    .step_tokens = STEP_TOKENS,
 };
 
 __attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);

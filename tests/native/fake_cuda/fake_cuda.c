@@ -78,8 +78,8 @@ cudaError_t cudaGetDeviceCount(int *count) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
-    (void)attribute;
     (void)device;
+    (void)attribute;
     *value = 9;
     return call(__func__);
 }
@@ -349,6 +349,21 @@ int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32
     }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
+int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, int32_t tokens,
+                            int32_t pieces, int32_t splits) {
+    (void)half_cache;
+    (void)head_dim;
+    (void)kv_heads;
+    (void)splits;
+    return tokens > 1 && pieces > 0;
+}
+
+int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
+    (void)heads;
+    (void)kv_heads;
+    return 2;
+}
+
 FAKE_KERNEL(mln_cuda_prepare_device, void)
 FAKE_KERNEL(mln_cuda_repack_launch, const mln_cuda_repack *repack, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_linear_launch, const mln_cuda_linear *linear, cudaStream_t stream)

@@ -6,4 +6,8 @@ typedef struct float2 {
     float x, y;
 } float2;
 
+typedef struct int2 {
+    int x, y;
+} int2;
+
 #endif
