@@ -28,6 +28,7 @@ enum {
     MLN_CUDA_MAX_GROUP = 16, /* query heads of one kv head */
     MLN_CUDA_MAX_HEAD_DIM = 256,
     MLN_CUDA_WARPS = 4,  /* of a block of linear() */
+    MLN_CUDA_CHECKS = 6, /* kinds of operands of wgmma_check() */
     MLN_CUDA_MAX_SMEM = 200 << 10
 };
 
@@ -45,6 +46,7 @@ typedef struct mln_cuda_matrix {
     int32_t units;         /* 64 columns each, of a row in tiles */
     int64_t tiles;
     float *row_scales; /* [tiles, 16] what undoes the power of two of each row */
+    int32_t wgmma;     /* many tokens are multiplied by warp groups */
 } mln_cuda_matrix;
 
 /* A row of the call: a token of some sequence. In device memory. */
@@ -123,6 +125,13 @@ int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
 /* The same for matrices in tiles; called by linear(). */
 int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
 cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *linear, cudaStream_t stream);
+/* By warp groups, on compute capability 9.0: more than a few tokens, `fragments` in their form. */
+int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
+cudaError_t mln_cuda_wgmma_launch(const mln_cuda_linear *linear, cudaStream_t stream);
+cudaError_t mln_cuda_prepare_wgmma(void);
+/* Adds to different[CHECKS] how many of 12,288 sums a block differ from those of mma. */
+cudaError_t mln_cuda_wgmma_check(uint32_t seed, int32_t blocks, int32_t *different,
+                                 cudaStream_t stream);
 cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream);
 cudaError_t mln_cuda_prepare_tiles(void);
 /* Bytes of `fragments` for rows of so many columns. */

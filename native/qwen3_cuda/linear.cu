@@ -6,6 +6,7 @@
 
 #include "cuda_kernels.h"
 #include "device.cuh"
+#include "epilogue.cuh"
 #include "stage.cuh"
 #include "weights.cuh"
 

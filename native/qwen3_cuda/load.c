@@ -26,6 +26,7 @@ typedef struct loader {
     unsigned char *raw;        /* device memory: rows that are not in tiles yet */
     cudaStream_t stream;
     int turn;
+    bool wgmma; /* as check_wgmma() says */
 } loader;
 
 /* --- reading a part of a tensor into device memory --- */
@@ -181,6 +182,7 @@ static myelin_status tile_tensor(loader *l, const mln_cuda_matrix *m, const myel
 static void take_tiles(loader *l, mln_cuda_matrix *m) {
     int64_t each = m->paired ? MLN_TILE_ROWS / 2 : MLN_TILE_ROWS;
     m->tiles = (m->rows + each - 1) / each;
+    m->wgmma = l->wgmma;
     uint64_t unit = (uint64_t)mln_unit_bytes(m->tile_code);
     uint64_t room = ((uint64_t)m->tiles + 7) / 8 * 8; /* a block's tiles may be read past the end */
     m->data = take(l, room * (uint64_t)m->units * unit);
@@ -507,6 +509,34 @@ static void close_staging(loader *l) {
     }
 }
 
+/*
+ * Whether products of warp groups may take the place of others: on a device that has them, and on
+ * which some thousands of them add up to the same bits.
+ */
+static myelin_status check_wgmma(bool *usable, myelin_error_buffer *error) {
+    int major = 0, minor = 0;
+    int32_t *different = NULL, found[MLN_CUDA_CHECKS] = {0};
+    *usable = false;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    if (major != 9 || minor != 0)
+        return MYELIN_OK;
+    cudaError_t code = cudaMalloc((void **)&different, sizeof found);
+    if (code == cudaSuccess)
+        code = cudaMemset(different, 0, sizeof found);
+    if (code == cudaSuccess)
+        code = mln_cuda_wgmma_check(1, 20 * MLN_CUDA_CHECKS, different, NULL);
+    if (code == cudaSuccess)
+        code = cudaMemcpy(found, different, sizeof found, cudaMemcpyDeviceToHost);
+    cudaFree(different);
+    if (code == cudaSuccess)
+        code = mln_cuda_prepare_wgmma();
+    *usable = true;
+    for (int i = 0; i < MLN_CUDA_CHECKS; i++)
+        *usable = *usable && found[i] == 0;
+    return mln_cuda_check(code, "comparing products", error);
+}
+
 static myelin_status load(myelin_plugin_model *model, const myelin_model_description *description,
                           const myelin_host *host, myelin_error_buffer *error) {
     uint64_t bytes = 0;
@@ -526,7 +556,9 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
     if (status != MYELIN_OK)
         return status;
     loader l = {.host = host, .error = error, .base = model->arena};
-    status = open_staging(&l);
+    status = check_wgmma(&l.wgmma, error);
+    if (status == MYELIN_OK)
+        status = open_staging(&l);
     if (status == MYELIN_OK)
         status = walk(&l, model, description->weights);
     if (status == MYELIN_OK)

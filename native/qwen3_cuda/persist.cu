@@ -10,6 +10,7 @@
 
 #include "attend_ops.cuh"
 #include "device.cuh"
+#include "epilogue.cuh"
 #include "persist.h"
 #include "persist_ops.cuh"
 #include "stage.cuh"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A row of activations on its way to the tensor cores, and what becomes of the sums. */
+/* A row of activations on its way to the tensor cores. */
 #ifndef MLN_CUDA_STAGE_CUH
 #define MLN_CUDA_STAGE_CUH
 
@@ -116,24 +116,6 @@ __device__ inline void put_single(unsigned char *packed, int k, uint32_t a, uint
     int c = (int)((unsigned)k % MLN_UNIT_COLUMNS);
     *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c)) = a;
     *reinterpret_cast<uint32_t *>(unit + mln_single_offset(c + 2)) = b;
-}
-
-__device__ inline mln_cuda_best better(mln_cuda_best a, mln_cuda_best b) {
-    if (b.id == INT32_MAX)
-        return a;
-    if (a.id == INT32_MAX || b.value > a.value || (b.value == a.value && b.id < a.id))
-        return b;
-    return a;
-}
-
-__device__ inline mln_cuda_best better_of_lanes(mln_cuda_best mine, int offset, uint32_t mask) {
-    mln_cuda_best theirs = {__shfl_xor_sync(mask, mine.value, offset),
-                            __shfl_xor_sync(mask, mine.id, offset)};
-    return better(mine, theirs);
-}
-
-__device__ inline float silu(float y) {
-    return y / (1.0f + expf(-y));
 }
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "cuda_kernels.h"
 #include "device.cuh"
+#include "epilogue.cuh"
 #include "stage.cuh"
 #include "tile_ops.cuh"
 
@@ -24,7 +25,11 @@ static_assert(kWarps == kSplits, "a warp a part");
 
 /* --- activations --- */
 
-/* fragments[token tile, unit] and factors[token] of several tokens, one a block. */
+/*
+ * fragments[token tile, unit], or with WGMMA as mln_wgmma_units() says, and factors[token] of
+ * several tokens, one a block.
+ */
+template <bool WGMMA>
 __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
     extern __shared__ float4 wide[];
     int token = blockIdx.x, units = p.weight.units, columns = (int)p.weight.columns;
@@ -35,12 +40,21 @@ __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
     int64_t row = p.order ? p.order[token] : token;
     unsigned char *to =
         p.fragments + (int64_t)(token / MLN_TOKEN_TILE) * units * MLN_TOKEN_UNIT_BYTES;
-    int column = token % MLN_TOKEN_TILE;
+    int column = token % MLN_TOKEN_TILE, stride = MLN_TOKEN_UNIT_BYTES;
+    if (WGMMA) {
+        to = p.fragments + mln_wgmma_units(token, units) +
+             token % MLN_WGMMA_TOKENS / MLN_TOKEN_TILE * MLN_TOKEN_UNIT_BYTES;
+        stride = MLN_TOKEN_UNIT_BYTES * (MLN_WGMMA_TOKENS / MLN_TOKEN_TILE);
+    }
     const float *x = p.x + row * p.x_stride;
     auto load = [&](float4(&v)[kStageBatch], int base) { load_quads(v, x, base, columns, quads); };
     auto put = [&](int k, uint32_t a, uint32_t b) {
-        unsigned char *unit = to + k / kUnit * MLN_TOKEN_UNIT_BYTES;
+        unsigned char *unit = to + k / kUnit * stride;
         int c = k % kUnit;
+        if (WGMMA) {
+            *reinterpret_cast<uint2 *>(unit + mln_wgmma_offset(column, c)) = make_uint2(a, b);
+            return;
+        }
         *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
         *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
     };
@@ -48,22 +62,6 @@ __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
         stage_row(wide, p.norm ? wide : nullptr, columns, quads, p.eps, load, put, BlockSync());
     if (threadIdx.x == 0)
         p.factors[token] = factor;
-}
-
-/* --- what becomes of the sums --- */
-
-/* What is at out[token, row] before, where the epilogue wants it. */
-__device__ bool wants_out(const mln_cuda_linear &p) {
-    return p.epilogue == MLN_CUDA_ADD || p.epilogue == MLN_CUDA_GATE;
-}
-
-__device__ void store(const mln_cuda_linear &p, float *out, float y, float before) {
-    if (p.epilogue == MLN_CUDA_ADD)
-        *out = before + y;
-    else if (p.epilogue == MLN_CUDA_GATE)
-        *out = silu(y) * before;
-    else
-        *out = y;
 }
 
 /* --- up to 32 tokens: a tile at a time by a block, its columns split among the warps --- */
@@ -584,9 +582,13 @@ template <int CODE> struct Kernels {
         if (p.tokens == 1)
             return run_one(p, stream);
         size_t wide = (size_t)p.weight.units * kUnit * sizeof(float);
-        cudaError_t error = launch_grid(convert_kernel, dim3((unsigned)p.tokens), wide, p, stream);
+        bool groups = p.weight.wgmma && p.tokens > kFew;
+        cudaError_t error = launch_grid(groups ? convert_kernel<true> : convert_kernel<false>,
+                                        dim3((unsigned)p.tokens), wide, p, stream);
         if (error != cudaSuccess)
             return error;
+        if (groups)
+            return mln_cuda_wgmma_launch(&p, stream);
         if (p.tokens <= kFew) {
             dim3 grid(few_blocks(p.weight, p.tokens));
             return p.tokens <= 8    ? launch_grid(eight, grid, 0, p, stream)
@@ -606,6 +608,7 @@ template <int CODE> struct Kernels {
 
 extern "C" int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
     /* many_kernel() reads whole blocks of tokens, wanted or not */
+    static_assert(kTokens == MLN_WGMMA_TOKENS, "one size serves both forms");
     return (int64_t)(tokens + kTokens - 1) / kTokens * (kTokens / MLN_TOKEN_TILE) *
            ((columns + kUnit - 1) / kUnit) * MLN_TOKEN_UNIT_BYTES;
 }
@@ -613,6 +616,8 @@ extern "C" int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
 extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
     if (tokens <= kFew)
         return (int32_t)few_blocks(*weight, tokens);
+    if (weight->wgmma)
+        return mln_cuda_wgmma_argmax_blocks(weight, tokens);
     int64_t each = is_large(*weight, tokens) ? kLargeTiles : kSmallTiles;
     return (int32_t)((weight->tiles + each - 1) / each);
 }
@@ -637,8 +642,11 @@ extern "C" cudaError_t mln_cuda_prepare_tiles(void) {
                                     Kernels<MLN_TILE_Q8_PAIR>::prepare,
                                     Kernels<MLN_TILE_Q4>::prepare,
                                     Kernels<MLN_TILE_Q4_PAIR>::prepare};
-    cudaError_t error = cudaFuncSetAttribute(
-        convert_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MLN_CUDA_MAX_SMEM);
+    cudaError_t error = cudaSuccess;
+    for (auto kernel : {convert_kernel<false>, convert_kernel<true>})
+        if (error == cudaSuccess)
+            error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         MLN_CUDA_MAX_SMEM);
     for (auto prepare : all)
         if (error == cudaSuccess)
             error = prepare();

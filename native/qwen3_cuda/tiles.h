@@ -28,6 +28,7 @@ enum {
     MLN_TOKEN_TILE = 8,          /* tokens of one product */
     MLN_TOKEN_UNIT_BYTES = 1024, /* 8 tokens, 64 columns, binary16 */
     MLN_SCALE_BYTES = 64,        /* scales and biases of a tile's rows */
+    MLN_WGMMA_TOKENS = 64,       /* tokens whose units lie together for warp groups */
     MLN_TILE_SPLITS = 8          /* parts of a row whose sums are added in order */
 };
 
@@ -92,6 +93,19 @@ MLN_TILE_FN int mln_token_offset(int token, int c) {
 /* Likewise of a single token: 128 bytes a unit. */
 MLN_TILE_FN int mln_single_offset(int c) {
     return c / 32 * 64 + c % 8 / 2 * 16 + c / 16 % 2 * 8 + c % 16 / 8 * 4 + c % 2 * 2;
+}
+
+/*
+ * For warp groups: where the units of 64 tokens begin, MLN_WGMMA_TOKENS / 8 groups of
+ * MLN_TOKEN_UNIT_BYTES each, and where in a group column c of a token (0 .. 7) lies: bytes.
+ */
+MLN_TILE_FN int64_t mln_wgmma_units(int64_t token, int64_t units) {
+    return token / MLN_WGMMA_TOKENS * units * (MLN_WGMMA_TOKENS / MLN_TOKEN_TILE) *
+           MLN_TOKEN_UNIT_BYTES;
+}
+
+MLN_TILE_FN int mln_wgmma_offset(int token, int c) {
+    return token * 128 + (c / 8 ^ token) * 16 + c % 8 * 2;
 }
 
 /* First unit of part `split` of a row of `units`. */

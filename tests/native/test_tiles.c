@@ -178,10 +178,35 @@ static void tiles_are_dealt_evenly(void **state) {
     assert_true(most * BLOCKS * 100 < total * 102);
 }
 
+/*
+ * As warp groups want them: 16 bytes of a token side by side, no two tokens' vectors of the same
+ * columns in the same banks, and the units of 64 tokens one after the other.
+ */
+static void groups_are_swizzled(void **state) {
+    (void)state;
+    unsigned char taken[MLN_TOKEN_UNIT_BYTES] = {0};
+    for (int c = 0; c < COLUMNS; c++) {
+        int banks = 0;
+        for (int t = 0; t < TOKENS; t++) {
+            int at = mln_wgmma_offset(t, c);
+            assert_true(at >= 0 && at + 2 <= MLN_TOKEN_UNIT_BYTES && at / 128 == t);
+            assert_int_equal(at % 16, c % 8 * 2);
+            assert_int_equal(at / 16 % 8, (c / 8) ^ t);
+            assert_int_equal(taken[at]++, 0);
+            banks |= 1 << at / 16 % 8;
+        }
+        assert_int_equal(banks, 0xff);
+    }
+    assert_int_equal(mln_wgmma_units(63, 5), 0);
+    assert_int_equal(mln_wgmma_units(64, 5), 5 * 8 * MLN_TOKEN_UNIT_BYTES);
+    assert_int_equal(mln_wgmma_units(200, 3), 3 * 3 * 8 * MLN_TOKEN_UNIT_BYTES);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_those_of_rows),
         cmocka_unit_test(a_single_token_is_the_first_of_eight), cmocka_unit_test(scales_have_room),
-        cmocka_unit_test(parts_make_the_row), cmocka_unit_test(tiles_are_dealt_evenly)};
+        cmocka_unit_test(parts_make_the_row), cmocka_unit_test(tiles_are_dealt_evenly),
+        cmocka_unit_test(groups_are_swizzled)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

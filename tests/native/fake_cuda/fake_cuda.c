@@ -79,8 +79,7 @@ cudaError_t cudaGetDeviceCount(int *count) {
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
     (void)device;
-    (void)attribute;
-    *value = 9;
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
     return call(__func__);
 }
 
@@ -365,6 +364,9 @@ int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
 }
 
 FAKE_KERNEL(mln_cuda_prepare_device, void)
+FAKE_KERNEL(mln_cuda_prepare_wgmma, void)
+FAKE_KERNEL(mln_cuda_wgmma_check, uint32_t seed, int32_t blocks, int32_t *different,
+            cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_repack_launch, const mln_cuda_repack *repack, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_linear_launch, const mln_cuda_linear *linear, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_embed_launch, float *out, const mln_cuda_matrix *weight,
