@@ -108,6 +108,14 @@ MLN_TILE_FN int mln_wgmma_offset(int token, int c) {
     return token * 128 + (c / 8 ^ token) * 16 + c % 8 * 2;
 }
 
+/* First row of rank `rank` of `ranks` that share a matrix in whole tiles; `rows` for the one after
+ * the last. */
+MLN_TILE_FN int mln_tile_first_row(int rows, int rank, int ranks) {
+    int64_t tiles = ((int64_t)rows + MLN_TILE_ROWS - 1) / MLN_TILE_ROWS;
+    int64_t first = tiles * rank / ranks * MLN_TILE_ROWS;
+    return first < rows ? (int)first : rows;
+}
+
 /* First unit of part `split` of a row of `units`. */
 MLN_TILE_FN int mln_split_begin(int units, int split) {
     return units * split / MLN_TILE_SPLITS;
