@@ -468,6 +468,10 @@ static myelin_status load(const myelin_model_description *description, const mye
 static myelin_status probe(const myelin_model_description *description,
                            myelin_error_buffer *error) {
     int type = description->config->rope.type;
+    if (description->tensor_parallel > 1) {
+        snprintf(error->text, error->size, "a model cannot be spread over several devices here");
+        return MYELIN_ERROR_UNSUPPORTED;
+    }
     if (type == MYELIN_ROPE_DEFAULT || type == MYELIN_ROPE_YARN)
         return MYELIN_OK;
     snprintf(error->text, error->size, "rotary embeddings of type %d are not known here", type);

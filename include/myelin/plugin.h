@@ -132,8 +132,11 @@ typedef struct myelin_model_description {
     int32_t fusion; /* a myelin_fusion */
     const myelin_config *config;
     const myelin_weights *weights;
-    int32_t pack;      /* a myelin_pack; a wish that a plug-in may ignore */
-    int32_t shortlist; /* 1: keep what finds greedy tokens sooner; likewise */
+    int32_t pack;            /* a myelin_pack; a wish that a plug-in may ignore */
+    int32_t shortlist;       /* 1: keep what finds greedy tokens sooner; likewise */
+    int32_t tensor_parallel; /* devices to spread the model over; above 1 probe() refuses what the
+                                plug-in cannot do; 0 is 1 */
+    int32_t reserved;
 } myelin_model_description;
 
 /*

@@ -167,6 +167,19 @@ cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows, con
 cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t blocks, mln_cuda_row *rows,
                                  int32_t *out_ids, const int32_t *steps, int32_t tokens,
                                  cudaStream_t stream);
+/* What several devices have put together (join.cu): residual[i] += parts[0][i] + parts[1][i] ... */
+cudaError_t mln_cuda_add_parts_launch(float *residual, const float *parts, int64_t count,
+                                      int32_t ranks, cudaStream_t stream);
+/* to[t] = the best of best[t, blocks], first_id added to its id */
+cudaError_t mln_cuda_own_best_launch(mln_cuda_best *to, const mln_cuda_best *best, int32_t blocks,
+                                     int32_t first_id, int32_t tokens, cudaStream_t stream);
+/* to[t, ranks] = from[ranks, t] */
+cudaError_t mln_cuda_by_token_launch(mln_cuda_best *to, const mln_cuda_best *from, int32_t tokens,
+                                     int32_t ranks, cudaStream_t stream);
+/* logits[t, vocab] from parts[ranks, t, most] */
+cudaError_t mln_cuda_place_logits_launch(float *logits, const float *parts, int32_t tokens,
+                                         int32_t vocab, int32_t most, int32_t ranks,
+                                         cudaStream_t stream);
 /* Lets the linear() kernels use as much shared memory as they may ask for; once per device. */
 cudaError_t mln_cuda_prepare_device(void);
 

@@ -11,7 +11,7 @@ static cudaError_t boundary(const myelin_plugin_context *c, cudaError_t error, i
     int32_t fusion = c->model->fusion;
     if (error != cudaSuccess || fusion == MYELIN_FUSION_AUTO || fusion >= rung)
         return error;
-    return cudaStreamSynchronize(c->stream);
+    return mln_cuda_wait(c);
 }
 
 static mln_cuda_linear describe(const myelin_plugin_context *c, const mln_cuda_matrix *weight,
@@ -44,6 +44,20 @@ static cudaError_t project_qkv(myelin_plugin_context *c, const mln_cuda_layer *l
         out += layer->qkv[i].rows;
     }
     return error;
+}
+
+/* residual += weight * x, over all devices that have a part of the weight's columns. */
+static cudaError_t add_to_residual(myelin_plugin_context *c, const mln_cuda_matrix *weight,
+                                   const float *x, int32_t tokens) {
+    mln_cuda_linear linear =
+        describe(c, weight, x, c->residual, c->model->config.hidden_size, tokens);
+    if (!c->model->link) {
+        linear.epilogue = MLN_CUDA_ADD;
+        return mln_cuda_linear_launch(&linear, c->stream);
+    }
+    linear.out = mln_cuda_own_residual(c, tokens);
+    cudaError_t error = mln_cuda_linear_launch(&linear, c->stream);
+    return error == cudaSuccess ? mln_cuda_join_residual(c, tokens) : error;
 }
 
 typedef enum attend_mode {
@@ -137,10 +151,8 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
     }
     if (error != cudaSuccess)
         return error;
-    mln_cuda_linear o =
-        describe(c, &layer->o_proj, c->attended, c->residual, c->model->config.hidden_size, tokens);
-    o.epilogue = MLN_CUDA_ADD;
-    return boundary(c, mln_cuda_linear_launch(&o, c->stream), MYELIN_FUSION_LAYER);
+    return boundary(c, add_to_residual(c, &layer->o_proj, c->attended, tokens),
+                    MYELIN_FUSION_LAYER);
 }
 
 /* gated = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
@@ -167,10 +179,8 @@ static cudaError_t mlp_block(myelin_plugin_context *c, int32_t index, int32_t to
     cudaError_t error = project_gated(c, layer, tokens);
     if (error != cudaSuccess)
         return error;
-    mln_cuda_linear down =
-        describe(c, &layer->down_proj, c->gated, c->residual, c->model->config.hidden_size, tokens);
-    down.epilogue = MLN_CUDA_ADD;
-    return boundary(c, mln_cuda_linear_launch(&down, c->stream), MYELIN_FUSION_GREEDY);
+    return boundary(c, add_to_residual(c, &layer->down_proj, c->gated, tokens),
+                    MYELIN_FUSION_GREEDY);
 }
 
 cudaError_t mln_cuda_layers(myelin_plugin_context *c, int32_t tokens, int32_t splits, bool own) {
@@ -189,13 +199,23 @@ cudaError_t mln_cuda_layers(myelin_plugin_context *c, int32_t tokens, int32_t sp
     return error;
 }
 
+/* logits[tokens, V], the rows of the head on all devices. */
+static cudaError_t project_logits(myelin_plugin_context *c, mln_cuda_linear *head) {
+    if (!c->model->link)
+        return mln_cuda_linear_launch(head, c->stream);
+    head->out = mln_cuda_own_logits(c, head->tokens);
+    head->out_stride = c->model->most_ids;
+    cudaError_t error = mln_cuda_linear_launch(head, c->stream);
+    return error == cudaSuccess ? mln_cuda_join_logits(c, head->tokens) : error;
+}
+
 cudaError_t mln_cuda_head(myelin_plugin_context *c, int32_t count) {
     mln_cuda_linear head =
         describe(c, &c->model->lm_head, c->residual, c->logits, c->model->config.vocab_size, count);
     head.norm = c->model->norm;
     head.order = c->wanted;
     head.wait = 0;
-    return mln_cuda_linear_launch(&head, c->stream);
+    return project_logits(c, &head);
 }
 
 /* The logits of some rows at a time, so that few rows need room for them. */
@@ -208,7 +228,7 @@ cudaError_t mln_cuda_sampled(myelin_plugin_context *c, int32_t count, int32_t sp
             describe(c, &c->model->lm_head, c->residual + (int64_t)first * config->hidden_size,
                      c->logits, config->vocab_size, rows);
         head.norm = c->model->norm;
-        error = mln_cuda_linear_launch(&head, c->stream);
+        error = project_logits(c, &head);
         mln_cuda_sample sample = {.logits = c->logits,
                                   .peaks = c->peaks,
                                   .draws = c->draws + first,
@@ -235,8 +255,12 @@ cudaError_t mln_cuda_greedy(myelin_plugin_context *c, int32_t count, int32_t spl
     head.epilogue = MLN_CUDA_ARGMAX;
     head.best = c->best;
     error = mln_cuda_linear_launch(&head, c->stream);
+    int32_t blocks = mln_cuda_argmax_blocks(&c->model->lm_head, count);
+    if (error == cudaSuccess && c->model->link) {
+        error = mln_cuda_join_best(c, count, blocks);
+        blocks = c->model->link->ranks;
+    }
     if (error != cudaSuccess)
         return error;
-    return mln_cuda_pick_launch(c->best, mln_cuda_argmax_blocks(&c->model->lm_head, count), c->rows,
-                                c->out_ids, c->steps, count, c->stream);
+    return mln_cuda_pick_launch(c->best, blocks, c->rows, c->out_ids, c->steps, count, c->stream);
 }

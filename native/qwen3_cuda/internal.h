@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cuda_kernels.h"
+#include "link.h"
 #include "myelin/plugin.h"
 #include "persist.h"
 #include "sample.h"
@@ -32,6 +33,10 @@ struct myelin_plugin_model {
     float *inv_freq;      /* [D / 2] */
     unsigned char *arena; /* device memory that owns all of it */
     atomic_int fault;     /* the CUDA error that the device did not recover from, or 0 */
+    /* Of a model that is spread over several devices this is what one of them has. */
+    struct mln_cuda_group *group; /* NULL: there is only one */
+    mln_cuda_link *link;          /* likewise */
+    int32_t first_id, most_ids;   /* the token of lm_head's first row; its rows on any device */
 };
 
 struct myelin_plugin_sequence {
@@ -42,13 +47,15 @@ struct myelin_plugin_sequence {
     int32_t uploaded;      /* paged: entries that the device has */
     unsigned char *cache;  /* device: [layers, 2, kv_heads, capacity, D], or the pool's pages */
     int32_t *device_pages; /* paged: the page table; else NULL */
-    int32_t pages[];       /* the host's copy */
+    myelin_plugin_sequence **ranks; /* of the first device's: those of all devices */
+    int32_t pages[];                /* the host's copy */
 };
 
 struct myelin_plugin_pool {
     const myelin_plugin_model *model;
     int32_t num_pages;
-    unsigned char *cache; /* device: [pages, layers, 2, kv_heads, PAGE_POSITIONS, D] */
+    unsigned char *cache;       /* device: [pages, layers, 2, kv_heads, PAGE_POSITIONS, D] */
+    myelin_plugin_pool **ranks; /* as of a sequence */
 };
 
 enum {
@@ -86,6 +93,8 @@ struct myelin_plugin_context {
     bool persists;           /* one sequence is decoded by one kernel */
     mln_cuda_persist persist;
     unsigned char *persist_memory;
+    struct mln_cuda_ranks *ranks; /* of the first device's: the contexts of all devices */
+    unsigned char *gathered;      /* several devices: mln_cuda_join_bytes() */
 };
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
@@ -158,5 +167,33 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *context, unsigned ch
 /* At most PERSIST_STEPS tokens of a sequence from row->id on, to host_ids. */
 cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *context, myelin_plugin_sequence *sequence,
                                    const mln_cuda_row *row, int32_t steps);
+/* Waits for the stream, or the end of the connection to other devices. */
+cudaError_t mln_cuda_wait(const myelin_plugin_context *context);
+/*
+ * Waits after a failure too: what was enqueued uses memory that is used again. Other devices are
+ * told not to wait. The first failure of the two.
+ */
+cudaError_t mln_cuda_end(const myelin_plugin_context *context, cudaError_t code);
+
+/*
+ * link.c, of several devices: a result is joined from what each of them has written where
+ * mln_cuda_own_...() says, and is then the same everywhere.
+ */
+uint64_t mln_cuda_join_bytes(const myelin_plugin_model *model, int32_t max_tokens);
+/* Its part of the residual stream: [tokens, H]. */
+float *mln_cuda_own_residual(const myelin_plugin_context *context, int32_t tokens);
+/* residual[tokens, H] += the parts of all */
+cudaError_t mln_cuda_join_residual(myelin_plugin_context *context, int32_t tokens);
+/* Its part of the logits: [count, most_ids]. */
+float *mln_cuda_own_logits(const myelin_plugin_context *context, int32_t count);
+/* logits[count, V] */
+cudaError_t mln_cuda_join_logits(myelin_plugin_context *context, int32_t count);
+/* best[count, ranks] from this device's best[count, blocks]. */
+cudaError_t mln_cuda_join_best(myelin_plugin_context *context, int32_t count, int32_t blocks);
+
+/* plugin.c: the calls for one device. */
+extern const myelin_plugin mln_cuda_rank;
+/* group.c: the same for as many as the model is spread over. */
+extern const myelin_plugin mln_cuda_plugin;
 
 #endif

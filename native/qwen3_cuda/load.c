@@ -404,6 +404,15 @@ static myelin_status walk(loader *l, myelin_plugin_model *model, const myelin_we
 
 /* --- what can be run --- */
 
+/* The major number of the compute capability of this thread's device. */
+static cudaError_t capability(int *major) {
+    int device = 0;
+    cudaError_t code = cudaGetDevice(&device);
+    return code == cudaSuccess
+               ? cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device)
+               : code;
+}
+
 static myelin_status check_device(myelin_error_buffer *error) {
     int devices = 0;
     cudaError_t code = cudaGetDeviceCount(&devices);
@@ -411,7 +420,7 @@ static myelin_status check_device(myelin_error_buffer *error) {
         return mln_cuda_fail(error, MYELIN_ERROR_UNSUPPORTED, "no NVIDIA device: %s",
                              code == cudaSuccess ? "none found" : cudaGetErrorString(code));
     int major = 0;
-    code = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    code = capability(&major);
     if (code != cudaSuccess)
         return mln_cuda_check(code, "cudaDeviceGetAttribute", error);
     if (major < 8)
@@ -576,7 +585,7 @@ myelin_status mln_cuda_load(const myelin_model_description *description, const m
     model->config = *description->config;
     model->fusion = description->fusion;
     int major = 0;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    capability(&major);
     model->early = major >= 9;
     model->half_cache = model->config.torch_dtype != MYELIN_DTYPE_F32;
     myelin_status status = load(model, description, host, error);

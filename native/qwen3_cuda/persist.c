@@ -60,7 +60,7 @@ static bool is_small(const mln_cuda_layer *layer) {
 static bool fits_model(const myelin_plugin_model *model) {
     const myelin_config *config = &model->config;
     int32_t code = model->lm_head.tile_code;
-    bool fits = code != MLN_TILE_NONE && is_alike(&model->lm_head, code) &&
+    bool fits = !model->link && code != MLN_TILE_NONE && is_alike(&model->lm_head, code) &&
                 model->embed_tokens.tile_code != MLN_TILE_NONE &&
                 mln_cuda_attends_in_tiles(model->half_cache, config->head_dim) &&
                 config->num_attention_heads / config->num_key_value_heads <= MLN_PERSIST_GROUP &&

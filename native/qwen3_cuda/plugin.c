@@ -211,6 +211,11 @@ typedef struct wanted_rows {
     int32_t count;
 } wanted_rows;
 
+/* All devices have the same results: one tells the host. */
+static bool writes_out(const myelin_plugin_context *c) {
+    return !c->model->link || c->model->link->rank == 0;
+}
+
 static cudaError_t copy_logits(myelin_plugin_context *c, wanted_rows *wanted) {
     int64_t vocab = c->model->config.vocab_size;
     cudaError_t code =
@@ -218,7 +223,9 @@ static cudaError_t copy_logits(myelin_plugin_context *c, wanted_rows *wanted) {
                         cudaMemcpyHostToDevice, c->stream);
     if (code == cudaSuccess)
         code = mln_cuda_head(c, wanted->count);
-    for (int32_t i = 0, end; i < wanted->count && code == cudaSuccess; i = end) {
+    if (code == cudaSuccess && c->model->link) /* the copies wait, and not for lost devices */
+        code = mln_cuda_wait(c);
+    for (int32_t i = 0, end; i < wanted->count && code == cudaSuccess && writes_out(c); i = end) {
         for (end = i + 1; end < wanted->count && wanted->to[end] == wanted->to[end - 1] + vocab;)
             end++;
         code = cudaMemcpyAsync(wanted->to[i], c->logits + i * vocab,
@@ -227,7 +234,7 @@ static cudaError_t copy_logits(myelin_plugin_context *c, wanted_rows *wanted) {
     }
     wanted->count = 0;
     /* `wanted` and `logits` are used again by the next call. */
-    return code == cudaSuccess ? cudaStreamSynchronize(c->stream) : code;
+    return code == cudaSuccess ? mln_cuda_wait(c) : code;
 }
 
 static cudaError_t write_logits(myelin_plugin_context *c, const myelin_span *spans,
@@ -304,8 +311,7 @@ static cudaError_t run_spans(myelin_plugin_context *c, const myelin_span *spans,
 
 static myelin_status finish_spans(myelin_plugin_context *c, const myelin_span *spans,
                                   int32_t num_spans, cudaError_t code, myelin_error_buffer *error) {
-    cudaError_t last = cudaStreamSynchronize(c->stream);
-    code = code == cudaSuccess ? last : code;
+    code = mln_cuda_end(c, code);
     if (code != cudaSuccess)
         return mln_cuda_failed(c->model, code, "forward", error);
     for (int32_t s = 0; s < num_spans; s++)
@@ -380,6 +386,8 @@ static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, in
         cudaGraphDestroy(captured);
     if (code != cudaSuccess)
         *slot = NULL;
+    if (code == cudaSuccess && c->model->link) /* no device works while another's memory changes */
+        code = mln_cuda_link_meet(c->model->link);
     *graph = *slot;
     return code;
 }
@@ -394,7 +402,7 @@ static cudaError_t launch_step(myelin_plugin_context *c, const chunk_call *call,
         return enqueue_step(c, call, bucket_of(splits, &bucket));
     cudaGraphExec_t graph;
     cudaError_t code = graph_of(c, call, splits, &graph);
-    if (code == cudaErrorMemoryAllocation) {
+    if (code == cudaErrorMemoryAllocation && !c->model->link) { /* several devices do alike */
         cudaGetLastError();
         return enqueue_step(c, call, bucket_of(splits, &bucket));
     }
@@ -420,9 +428,7 @@ static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, i
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->host_ids, c->out_ids, count * (size_t)steps * sizeof *c->host_ids,
                                cudaMemcpyDeviceToHost, c->stream);
-    /* Waits after a failure too: what was enqueued uses memory that is used again. */
-    cudaError_t last = cudaStreamSynchronize(c->stream);
-    return code == cudaSuccess ? last : code;
+    return mln_cuda_end(c, code);
 }
 
 static myelin_status check_chunk(const myelin_plugin_context *c, const chunk_call *call,
@@ -496,7 +502,7 @@ static myelin_status decode_sample(myelin_plugin_context *c,
     return decode(c, &call, ids, steps, out_ids, "decode_sample", error);
 }
 
-static const myelin_plugin plugin = {
+const myelin_plugin mln_cuda_rank = {
     .magic = MYELIN_PLUGIN_MAGIC,
     .abi_version = MYELIN_PLUGIN_ABI_VERSION,
     .struct_size = sizeof(myelin_plugin),
@@ -529,5 +535,5 @@ static const myelin_plugin plugin = {
 __attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);
 
 const myelin_plugin *myelin_plugin_v1(void) {
-    return &plugin;
+    return &mln_cuda_plugin;
 }

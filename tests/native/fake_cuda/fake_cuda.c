@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fake_cuda.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "qwen3_cuda/cuda_kernels.h"
+#include "qwen3_cuda/link.h"
 #include "qwen3_cuda/persist.h"
 #include "qwen3_cuda/sample.h"
 
@@ -38,34 +40,51 @@ typedef struct block {
 #define MARK UINT64_C(0x6661b5e5a1104ce5)
 
 fake_device fake;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards it */
 
 void fake_reset(void) {
     fake = (fake_device){.devices = 1, .available = TOTAL_BYTES, .live = fake.live};
 }
 
 static cudaError_t call(const char *name) {
+    pthread_mutex_lock(&lock);
     fake.calls++;
     bool fails = fake.failing > 0 &&
                  (fake.for_good ? fake.calls >= fake.failing : fake.calls == fake.failing);
-    if (!fails)
-        return cudaSuccess;
-    fake.failed = fake.failed ? fake.failed : name;
-    return fake.code;
+    if (fails && !fake.failed)
+        fake.failed = name;
+    pthread_mutex_unlock(&lock);
+    return fails ? fake.code : cudaSuccess;
 }
 
 /* What frees does so even when it says that the device is gone. */
 static cudaError_t freeing(void) {
-    return fake.for_good && fake.failed ? fake.code : cudaSuccess;
+    pthread_mutex_lock(&lock);
+    bool gone = fake.for_good && fake.failed;
+    pthread_mutex_unlock(&lock);
+    return gone ? fake.code : cudaSuccess;
+}
+
+/* Adds to what is live and to the memory there is; false, and nothing is added, without memory. */
+static bool add(int live, size_t taken, size_t given) {
+    pthread_mutex_lock(&lock);
+    bool enough = taken <= fake.available;
+    if (enough) {
+        fake.live += live;
+        fake.available = fake.available - taken + given;
+    }
+    pthread_mutex_unlock(&lock);
+    return enough;
 }
 
 static void *make(size_t bytes) {
-    fake.live++;
+    add(1, 0, 0);
     return calloc(1, bytes ? bytes : 1);
 }
 
 static void unmake(void *object) {
     if (object)
-        fake.live--;
+        add(-1, 0, 0);
     free(object);
 }
 
@@ -75,6 +94,18 @@ cudaError_t cudaGetDeviceCount(int *count) {
     cudaError_t code = call(__func__);
     *count = code == cudaSuccess ? fake.devices : 0;
     return code == cudaSuccess && fake.devices == 0 ? cudaErrorNoDevice : code;
+}
+
+static _Thread_local int current;
+
+cudaError_t cudaGetDevice(int *device) {
+    *device = current;
+    return call(__func__);
+}
+
+cudaError_t cudaSetDevice(int device) {
+    current = device;
+    return call(__func__);
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
@@ -105,13 +136,12 @@ const char *cudaGetErrorName(cudaError_t code) {
 
 cudaError_t cudaMalloc(void **to, size_t bytes) {
     cudaError_t code = call(__func__);
-    if (code == cudaSuccess && bytes > fake.available)
+    if (code == cudaSuccess && !add(0, bytes, 0))
         code = cudaErrorMemoryAllocation;
     if (code != cudaSuccess)
         return code;
     block *b = make(sizeof *b + bytes);
     *b = (block){bytes, MARK};
-    fake.available -= bytes;
     *to = b + 1;
     return cudaSuccess;
 }
@@ -121,7 +151,7 @@ cudaError_t cudaFree(void *memory) {
         block *b = (block *)memory - 1;
         if (b->mark != MARK)
             abort();
-        fake.available += b->bytes;
+        add(0, 0, b->bytes);
         unmake(b);
     }
     return freeing();
@@ -342,6 +372,49 @@ int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32
     return tokens > 4;
 }
 
+/* --- NCCL --- */
+
+static int init_all(void **comms, int count, const int *devices) {
+    (void)devices;
+    cudaError_t code = call(__func__);
+    for (int i = 0; i < count && code == cudaSuccess; i++) {
+        int *rank = make(2 * sizeof *rank);
+        rank[0] = i;
+        rank[1] = count;
+        comms[i] = rank;
+    }
+    return code != cudaSuccess;
+}
+
+static int end_comm(void *comm) {
+    unmake(comm);
+    return 0;
+}
+
+/* A number of each rank is what the plug-in tries the connection with; of more, none is looked at.
+ */
+static int all_gather(const void *send, void *receive, size_t count, int type, void *comm,
+                      cudaStream_t stream) {
+    (void)send;
+    (void)type;
+    const int *rank = comm;
+    if (call(__func__) != cudaSuccess)
+        return 1;
+    for (int r = 0; r < rank[1] && count == 1 && !stream->recorded; r++)
+        ((float *)receive)[r] = (float)(r + 1);
+    return 0;
+}
+
+static const char *error_string(int result) {
+    return result ? "the fake failed" : "fine";
+}
+
+myelin_status mln_nccl_open(mln_nccl *nccl, myelin_error_buffer *error) {
+    (void)error;
+    *nccl = (mln_nccl){init_all, end_comm, end_comm, all_gather, error_string};
+    return MYELIN_OK;
+}
+
 #define FAKE_KERNEL(name, ...)                                                                     \
     cudaError_t name(__VA_ARGS__) {                                                                \
         return call(#name);                                                                        \
@@ -378,3 +451,11 @@ FAKE_KERNEL(mln_cuda_prepare_launch, const mln_cuda_attention *attention, cudaSt
 FAKE_KERNEL(mln_cuda_attend_launch, const mln_cuda_attention *attention, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_angles_launch, float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
             float scale, int32_t half, int32_t tokens, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_add_parts_launch, float *residual, const float *parts, int64_t count,
+            int32_t ranks, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_own_best_launch, mln_cuda_best *to, const mln_cuda_best *best, int32_t blocks,
+            int32_t first_id, int32_t tokens, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_by_token_launch, mln_cuda_best *to, const mln_cuda_best *from, int32_t tokens,
+            int32_t ranks, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_place_logits_launch, float *logits, const float *parts, int32_t tokens,
+            int32_t vocab, int32_t most, int32_t ranks, cudaStream_t stream)

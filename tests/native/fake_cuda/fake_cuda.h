@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A device in host memory on which nothing is computed: every token is (position + 1) % FAKE_IDS.
- * One of its calls can be told to fail, alone or with all after it. One thread at a time.
+ * One of its calls can be told to fail, alone or with all after it. Several devices are as many
+ * threads; NCCL sends whatever is expected of it.
  */
 #ifndef FAKE_CUDA_H
 #define FAKE_CUDA_H
@@ -21,7 +22,7 @@ typedef struct fake_device {
     const char *failed; /* the call that did, or NULL */
     int devices;
     size_t available; /* bytes of memory */
-    int64_t live;     /* allocations, streams, events and graphs that are not freed yet */
+    int64_t live;     /* allocations, streams, events, graphs and links that are not freed yet */
 } fake_device;
 
 extern fake_device fake;

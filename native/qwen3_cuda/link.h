@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What connects the devices of a model that is spread over several: NCCL, opened only then, and the
+ * two places of a forward pass where devices need what others have.
+ *
+ * A sum of parts is always made the same way: the parts are gathered everywhere and added in the
+ * order of the ranks. What it gives depends on the number of devices, not on the number of tokens
+ * or on what NCCL chooses.
+ */
+#ifndef MLN_CUDA_LINK_H
+#define MLN_CUDA_LINK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cuda_runtime_api.h>
+
+#include "myelin/plugin.h"
+
+/* The functions of libnccl.so.2 that are used; results are ncclResult_t, 0 for success. */
+typedef struct mln_nccl {
+    int (*init_all)(void **comms, int count, const int *devices);
+    int (*abort)(void *comm);
+    int (*destroy)(void *comm);
+    int (*all_gather)(const void *send, void *receive, size_t count, int type, void *comm,
+                      cudaStream_t stream);
+    const char *(*error_string)(int result);
+} mln_nccl;
+
+/* A rank's end of the connection. Used by the thread of the rank alone, but for what is shared. */
+typedef struct mln_cuda_link {
+    const mln_nccl *nccl;
+    void *comm; /* NULL: given up */
+    int result; /* of the first call of NCCL that failed */
+    int32_t rank, ranks;
+    _Atomic int32_t *lost;     /* 1 + the rank that failed first while others may wait for it */
+    _Atomic uint64_t *arrived; /* ranks at meetings, all counted */
+    uint64_t meetings;
+} mln_cuda_link;
+
+/* nccl.c: opens the library where the dynamic linker finds it; it is never closed. */
+myelin_status mln_nccl_open(mln_nccl *nccl, myelin_error_buffer *error);
+
+/* values[ranks][count] from each rank's own values[rank][count], bytes or floats. */
+cudaError_t mln_cuda_gather_bytes(mln_cuda_link *link, void *values, size_t count,
+                                  cudaStream_t stream);
+cudaError_t mln_cuda_gather_floats(mln_cuda_link *link, float *values, size_t count,
+                                   cudaStream_t stream);
+
+/* Waits for the stream, but not for ranks that are lost: then gives up the connection. */
+cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream);
+/* Returns when the threads of all ranks have come here; an error when one never will. */
+cudaError_t mln_cuda_link_meet(mln_cuda_link *link);
+/* This rank has failed: nobody may wait for it any more. */
+void mln_cuda_link_lose(mln_cuda_link *link);
+/* Ends what waits for other ranks. */
+void mln_cuda_link_give_up(mln_cuda_link *link);
+
+#endif
