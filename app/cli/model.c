@@ -40,6 +40,9 @@ static const cli_option model_options[] = {
     {"quiet", 'q', NULL, CLI_FLAG, NULL, "no progress bar and no warnings", FIELD(quiet)},
     {"device", 0, NULL, CLI_CHOICE, "NAME", "where to compute; default auto", FIELD(device),
      .choices = device_choices},
+    {"tensor-parallel", 0, NULL, CLI_INT32, "N",
+     "spread the model over the first N GPUs, by NVIDIA's NCCL; default 1", FIELD(tensor_parallel),
+     .min = 1, .max = 64},
     {"dtype", 0, NULL, CLI_CHOICE, "NAME",
      "convert the weights while they are loaded; default auto: as they are stored", FIELD(dtype),
      .choices = dtype_choices},
@@ -108,6 +111,7 @@ void cli_model_options(const cli_model_arguments *arguments, myelin_model_option
     options->cache_type = arguments->cache_type;
     options->shortlist = arguments->shortlist;
     options->threads = arguments->threads;
+    options->tensor_parallel = arguments->tensor_parallel;
     options->plugin = arguments->plugin;
 }
 
@@ -117,6 +121,8 @@ static int open_any(cli_model *model, const char *path, const char *shape, int32
     myelin_model_options options;
     myelin_error error;
     cli_model_options(arguments, &options);
+    if (options.tensor_parallel > 1) /* no NVLink multicast, unless the user asks for it */
+        setenv("NCCL_NVLS_ENABLE", "0", 0);
     options.progress = on_progress;
     options.warning = on_warning;
     options.user = model;

@@ -16,8 +16,9 @@ typedef struct cli_model_arguments {
     myelin_pack pack;
     myelin_cache_type cache_type;
     bool shortlist;
-    int32_t threads; /* 0: the default */
-    bool chat;       /* the model must have a chat template */
+    int32_t threads;         /* 0: the default */
+    int32_t tensor_parallel; /* likewise */
+    bool chat;               /* the model must have a chat template */
 } cli_model_arguments;
 
 /* -m and --quiet: for a command that needs only files. */

@@ -190,6 +190,13 @@ typedef struct myelin_model_options {
      * found without reading all of it. The tokens are the same; loading takes longer.
      */
     bool shortlist;
+    /*
+     * GPUs of this machine to spread the model over (tensor parallelism): the first so many, which
+     * must divide num_key_value_heads. 0 and 1: one; more takes NVIDIA's NCCL and, as `device`,
+     * AUTO or CUDA. A program that asks for more than 2 sets NCCL_NVLS_ENABLE=0 in its environment
+     * before, as the command does, unless it means NCCL to use NVLink multicast.
+     */
+    int32_t tensor_parallel;
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);

@@ -82,6 +82,7 @@ static myelin_status load(myelin_model *model, const myelin_model_options *optio
                               .pack = (int32_t)options->pack,
                               .cache_type = (int32_t)options->cache_type,
                               .shortlist = options->shortlist,
+                              .tensor_parallel = options->tensor_parallel,
                               .threads = options->threads,
                               .progress = options->progress,
                               .user = options->user};

@@ -11,7 +11,7 @@
 enum { DEFAULT_MAX_NEW_TOKENS = 100, DEFAULT_MAX_LEN = 2048, DEFAULT_SYNC_TOKENS = 31 };
 enum { DEFAULT_BATCH_SEQUENCES = 8, MAX_BATCH_SEQUENCES = 1024 };
 enum { DEFAULT_SERVING_SEQUENCES = 16, DEFAULT_QUEUE = 1024, MAX_QUEUE = 1 << 20 };
-enum { MAX_STEP_TOKENS = 1 << 16, MAX_PRIORITY = 100 };
+enum { MAX_STEP_TOKENS = 1 << 16, MAX_PRIORITY = 100, MAX_TENSOR_PARALLEL = 64 };
 
 void myelin_model_options_init(myelin_model_options *options) {
     *options = (myelin_model_options){.size = sizeof *options};
@@ -128,6 +128,9 @@ myelin_status mln_model_options_resolve(myelin_model_options *out,
     if (status == MYELIN_OK)
         status = check_integer("device", (int64_t)out->device, MYELIN_DEVICE_AUTO,
                                MYELIN_DEVICE_CUDA, error);
+    if (status == MYELIN_OK)
+        status =
+            check_integer("tensor_parallel", out->tensor_parallel, 0, MAX_TENSOR_PARALLEL, error);
     if (status == MYELIN_OK && out->threads == 0)
         out->threads = mln_cpu_count();
     return status;

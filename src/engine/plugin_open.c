@@ -220,6 +220,7 @@ static myelin_status probe(const mln_plugin_choice *choice, const mln_checkpoint
                               .dtype = (int32_t)options->dtype,
                               .fusion = (int32_t)options->fusion,
                               .cache_type = (int32_t)options->cache_type,
+                              .tensor_parallel = options->tensor_parallel,
                               .threads = options->threads};
     return mln_model_probe(checkpoint, &load, error);
 }
@@ -241,9 +242,14 @@ myelin_status mln_plugin_choose(mln_plugin_choice *choice, const mln_checkpoint 
     *choice = (mln_plugin_choice){0};
     if (options->plugin)
         return open_candidate(choice, options->plugin, checkpoint, options, error);
+    bool several = options->tensor_parallel > 1;
+    if (several && options->device == MYELIN_DEVICE_CPU)
+        return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
+                        "tensor_parallel is %" PRId32 ": expected 1 with device cpu",
+                        options->tensor_parallel);
     if (options->device != MYELIN_DEVICE_CPU) {
         bool found = find_cuda(path, directory);
-        bool asked = options->device == MYELIN_DEVICE_CUDA;
+        bool asked = several || options->device == MYELIN_DEVICE_CUDA;
         if (asked && !found)
             return mln_fail(error, MYELIN_ERROR_UNSUPPORTED, NULL, -1,
                             "device cuda: %s is neither in %s nor in %s/../%s/myelin/plugins",

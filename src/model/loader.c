@@ -183,6 +183,8 @@ static myelin_status read_cast(const mln_loader *loader, const mln_weight *weigh
 static myelin_status report(mln_loader *loader, uint64_t bytes, myelin_error *error) {
     pthread_mutex_lock(&loader->lock);
     loader->done += bytes;
+    if (loader->done > loader->total) /* some plug-ins read rows more than once */
+        loader->done = loader->total;
     if (!loader->cancelled && loader->progress)
         loader->cancelled = !loader->progress(loader->user, loader->done, loader->total);
     bool cancelled = loader->cancelled;

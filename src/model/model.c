@@ -108,6 +108,7 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                             .fusion = options->fusion,
                                             .pack = options->pack,
                                             .shortlist = options->shortlist,
+                                            .tensor_parallel = options->tensor_parallel,
                                             .config = &model->config,
                                             .weights = &model->loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";
@@ -157,6 +158,7 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
                                             .fusion = options->fusion,
                                             .pack = options->pack,
                                             .shortlist = options->shortlist,
+                                            .tensor_parallel = options->tensor_parallel,
                                             .config = &config,
                                             .weights = &loader->description};
     char text[MYELIN_ERROR_MESSAGE_SIZE] = "";

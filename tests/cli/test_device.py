@@ -43,6 +43,14 @@ class Device(TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn(b"no NVIDIA device", done.stderr)
 
+    def test_several_devices(self):
+        done = self.run_with("--tensor-parallel", "2")  # which no CPU takes the place of
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"qwen3_cuda: no NVIDIA device", done.stderr)
+        done = self.run_with("--tensor-parallel", "3")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"num_key_value_heads is 4: expected what 3 devices divide", done.stderr)
+
     def test_auto_goes_on_with_the_cpu(self):
         auto, cpu = self.run_with(), self.run_with("--device", "cpu")
         self.assertEqual((auto.returncode, auto.stderr), (0, b""))

@@ -33,6 +33,7 @@ OUT_OF_RANGE = {
     "--top-logprobs": ["-1", "65"],
     "--device": ["gpu"],
     "--dtype": ["int8", "F32"],
+    "--tensor-parallel": ["0", "65"],
     "--threads": ["0", "-1", "1025", "0x"],
     "--fusion": ["all"],
     "--pack": ["zip"],

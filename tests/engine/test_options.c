@@ -210,6 +210,9 @@ static void test_model_options(void **state) {
         {offsetof(myelin_model_options, pack), -1, "pack"},
         {offsetof(myelin_model_options, cache_type), 4, "cache_type: expected 0 to 3, found 4"},
         {offsetof(myelin_model_options, cache_type), -1, "cache_type"},
+        {offsetof(myelin_model_options, tensor_parallel), 65,
+         "tensor_parallel: expected 0 to 64, found 65"},
+        {offsetof(myelin_model_options, tensor_parallel), -1, "tensor_parallel"},
         {offsetof(myelin_model_options, device), 3, "device"},
         {offsetof(myelin_model_options, device), -1, "device"},
     };

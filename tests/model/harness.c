@@ -8,6 +8,8 @@
 
 #include "native/native.h"
 
+static int32_t devices = 1; /* that harness_plugin() has been told of */
+
 int32_t harness_cache_type = MYELIN_CACHE_AUTO;
 
 int32_t harness_cache_named(const char *name) {
@@ -33,6 +35,8 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
                                  .fusion = fusion,
                                  .cache_type = harness_cache_type,
                                  .threads = threads};
+    if (plugin != mln_composed_plugin())
+        options.tensor_parallel = devices;
     if (mln_model_load(&h.model, h.checkpoint, &options, &error) != MYELIN_OK)
         fail_msg("%s", error.message);
     h.vocab = h.checkpoint->config.model.vocab_size;
@@ -47,13 +51,36 @@ void harness_close(harness *h) {
 const myelin_plugin *harness_plugin(const char *name) {
     if (!strchr(name, '/'))
         return mln_native_plugin_for(name);
-    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    char path[4096];
+    snprintf(path, sizeof path, "%s", name);
+    char *colon = strrchr(path, ':');
+    if (colon) {
+        *colon = '\0';
+        devices = atoi(colon + 1);
+    }
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const myelin_plugin *(*entry)(void);
     if (!library)
         return NULL;
     void *symbol = dlsym(library, MYELIN_PLUGIN_ENTRY);
     memcpy(&entry, &symbol, sizeof entry);
     return symbol ? entry() : NULL;
+}
+
+bool harness_can_spread(const myelin_plugin *plugin, const char *directory, int32_t dtype) {
+    myelin_error error = {0};
+    mln_checkpoint *checkpoint;
+    if (devices == 1)
+        return true;
+    if (mln_checkpoint_open(&checkpoint, directory, &error) != MYELIN_OK)
+        fail_msg("%s", error.message);
+    mln_model_options options = {
+        .plugin = plugin, .dtype = dtype, .threads = 1, .tensor_parallel = devices};
+    myelin_status status = mln_model_probe(checkpoint, &options, &error);
+    mln_checkpoint_free(checkpoint);
+    if (status != MYELIN_OK && !strstr(error.message, "divide"))
+        fail_msg("%s", error.message);
+    return status == MYELIN_OK;
 }
 
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len) {

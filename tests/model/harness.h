@@ -6,9 +6,10 @@
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-/* cmocka wants the four above */
+/* cmocka wants some of these */
 #include <cmocka.h>
 
 #include "model/composed.h"
@@ -34,9 +35,12 @@ void harness_close(harness *h);
 
 /*
  * The plug-in a test is told to test: a set of native kernels by name, or the path of a shared
- * object; NULL when this processor has no such kernels, or the plug-in no device.
+ * object; NULL when this processor has no such kernels, or the plug-in no device. A path that ends
+ * in ":N" is spread over N devices in all that follows.
  */
 const myelin_plugin *harness_plugin(const char *name);
+/* Whether so many devices can share the model; always with one. */
+bool harness_can_spread(const myelin_plugin *plugin, const char *directory, int32_t dtype);
 
 myelin_plugin_sequence *harness_sequence(const harness *h, int32_t max_len);
 myelin_plugin_pool *harness_pool(const harness *h, int32_t num_pages);
