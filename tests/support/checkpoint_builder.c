@@ -440,6 +440,7 @@ char *builder_write_published(void) {
     spec.heads = 4;
     spec.kv_heads = 2;
     spec.head_dim = 128;
+    spec.intermediate = 128; /* which two devices can share */
     spec.dtype = "BF16";
     spec.bits = 4;
     spec.group_size = 32;
