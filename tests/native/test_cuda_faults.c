@@ -16,6 +16,7 @@ enum { PROMPT = 9, STEPS = 5, MAX_LEN = 200, PAGES = 8, VOCAB = 90 };
 
 const myelin_plugin *myelin_plugin_v1(void);
 
+static int32_t devices = 1;
 static char *directory;
 static mln_checkpoint *checkpoint;
 static const myelin_plugin *plugin;
@@ -64,7 +65,7 @@ static void check_lengths(const world *w, int32_t length) {
 
 static myelin_status load(world *w) {
     myelin_error failure = {0};
-    mln_model_options options = {.plugin = plugin, .threads = 1};
+    mln_model_options options = {.plugin = plugin, .threads = 1, .tensor_parallel = devices};
     myelin_status status = mln_model_probe(checkpoint, &options, &failure);
     if (status == MYELIN_OK)
         status = mln_model_load(&w->model, checkpoint, &options, &failure);
@@ -137,6 +138,11 @@ static tally run(void) {
     return t;
 }
 
+static void reset(void) {
+    fake_reset();
+    fake.devices = devices;
+}
+
 static int open_checkpoint(void **state) {
     (void)state;
     checkpoint_spec spec = checkpoint_spec_default();
@@ -159,7 +165,7 @@ static int close_checkpoint(void **state) {
 
 static void all_is_well(void **state) {
     (void)state;
-    fake_reset();
+    reset();
     tally t = run();
     assert_int_equal(t.failed, 0);
     assert_true(fake.calls > 100);
@@ -264,7 +270,53 @@ static void too_little_memory_is_said(void **state) {
     assert_int_equal(fake.live, 0);
 }
 
-int main(void) {
+/*
+ * Of several devices one fails, at each call: nobody waits for it, nothing is leaked, and what
+ * has lost a device says so from then on.
+ */
+static void one_of_several_fails(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (uint64_t n = 1;; n++) {
+            reset();
+            fake.failing = n;
+            fake.code = i ? cudaErrorIllegalAddress : cudaErrorMemoryAllocation;
+            fake.for_good = i;
+            tally t = run();
+            if (!fake.failed)
+                break;
+            if (t.failed == 0)
+                assert_int_equal(i, 0);
+            else
+                assert_true(t.first == MYELIN_ERROR_MEMORY || t.first == MYELIN_ERROR_DEVICE ||
+                            t.first == MYELIN_ERROR_UNSUPPORTED);
+        }
+}
+
+static void too_few_devices_are_said(void **state) {
+    (void)state;
+    world w = {0};
+    reset();
+    fake.devices = 1;
+    assert_int_equal(load(&w), MYELIN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(text, "expected 2 NVIDIA devices, found 1"));
+    devices = 3;
+    reset();
+    assert_int_equal(load(&w), MYELIN_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(text, "num_key_value_heads is 2: expected what 3 devices divide"));
+    devices = 2;
+}
+
+/* usage: test_native_cuda_faults [2], the number of devices */
+int main(int argc, char **argv) {
+    (void)argv;
+    if (argc > 1) {
+        devices = 2;
+        const struct CMUnitTest several[] = {cmocka_unit_test(all_is_well),
+                                             cmocka_unit_test(one_of_several_fails),
+                                             cmocka_unit_test(too_few_devices_are_said)};
+        return cmocka_run_group_tests(several, open_checkpoint, close_checkpoint);
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_is_well),
         cmocka_unit_test(each_call_fails_once),
