@@ -29,6 +29,7 @@ enum {
     MLN_CUDA_MAX_HEAD_DIM = 256,
     MLN_CUDA_WARPS = 4,  /* of a block of linear() */
     MLN_CUDA_CHECKS = 6, /* kinds of operands of wgmma_check() */
+    MLN_CUDA_PEERS = 8,  /* devices that write to each other's memory */
     MLN_CUDA_MAX_SMEM = 200 << 10
 };
 
@@ -170,6 +171,22 @@ cudaError_t mln_cuda_pick_launch(const mln_cuda_best *best, int32_t blocks, mln_
 /* What several devices have put together (join.cu): residual[i] += parts[0][i] + parts[1][i] ... */
 cudaError_t mln_cuda_add_parts_launch(float *residual, const float *parts, int64_t count,
                                       int32_t ranks, cudaStream_t stream);
+/*
+ * The same where devices write to each other's memory: each part goes to all others' inboxes in
+ * words of a float and a tag, so that nothing else has to be waited for. All devices launch it.
+ */
+typedef struct mln_cuda_exchange {
+    float *residual;                   /* [count] */
+    const float *part;                 /* [count], this rank's */
+    uint64_t *inboxes[MLN_CUDA_PEERS]; /* each rank's: [2, ranks, room] words, at first zeros */
+    uint32_t *state;        /* [2] exchanges so far, blocks of this one that have ended */
+    volatile int32_t *stop; /* host memory; not 0: nobody waits any more */
+    int64_t count, room;
+    int32_t rank, ranks;
+    int32_t early; /* may begin before the kernel before it has ended */
+} mln_cuda_exchange;
+
+cudaError_t mln_cuda_exchange_launch(const mln_cuda_exchange *exchange, cudaStream_t stream);
 /* to[t] = the best of best[t, blocks], first_id added to its id */
 cudaError_t mln_cuda_own_best_launch(mln_cuda_best *to, const mln_cuda_best *best, int32_t blocks,
                                      int32_t first_id, int32_t tokens, cudaStream_t stream);

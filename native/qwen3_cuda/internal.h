@@ -95,6 +95,7 @@ struct myelin_plugin_context {
     unsigned char *persist_memory;
     struct mln_cuda_ranks *ranks; /* of the first device's: the contexts of all devices */
     unsigned char *gathered;      /* several devices: mln_cuda_join_bytes() */
+    mln_cuda_direct direct;       /* likewise */
 };
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,

@@ -24,6 +24,63 @@ __global__ void __launch_bounds__(kThreads)
     residual[i] += sum;
 }
 
+/* --- words: a float, and the tag that says of which exchange it is --- */
+
+constexpr uint64_t kPatience = 10000000000; /* ns that a device waits for another */
+constexpr int kLooks = 1024;                /* in vain, between two looks at the clock */
+constexpr uint32_t kLastTag = 0xfffffffe;
+
+__device__ void post(uint64_t *to, float value, uint32_t tag) {
+    uint64_t word = (uint64_t)tag << 32 | __float_as_uint(value);
+    asm volatile("st.relaxed.sys.global.b64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
+}
+
+__device__ float receive(const uint64_t *at, uint32_t tag, volatile int32_t *stop) {
+    uint64_t word, since = 0, now;
+    for (int looks = 1;; looks++) {
+        asm volatile("ld.relaxed.sys.global.b64 %0, [%1];" : "=l"(word) : "l"(at) : "memory");
+        if ((uint32_t)(word >> 32) == tag)
+            return __uint_as_float((uint32_t)word);
+        if (looks % kLooks != 0)
+            continue;
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        since = since ? since : now;
+        if (now - since > kPatience)
+            *stop = 1;
+        if (*stop)
+            return 0.0f;
+    }
+}
+
+/*
+ * Inboxes are used in turns: whoever writes to one again has what its owner sent after reading it.
+ */
+__global__ void __launch_bounds__(kThreads) exchange_kernel(mln_cuda_exchange p) {
+    dependency_launch();
+    dependency_wait();
+    uint32_t turn = __ldcg(p.state), tag = turn + 1;
+    int64_t first = (int64_t)(turn % 2) * p.ranks * p.room;
+    int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x;
+    if (i < p.count) {
+        float mine = __ldcg(p.part + i), sum = 0.0f;
+        for (int r = 0; r < p.ranks; r++)
+            if (r != p.rank)
+                post(p.inboxes[r] + first + p.rank * p.room + i, mine, tag);
+        for (int r = 0; r < p.ranks; r++) {
+            float part = mine;
+            if (r != p.rank)
+                part = receive(p.inboxes[p.rank] + first + r * p.room + i, tag, p.stop);
+            sum = r == 0 ? part : sum + part;
+        }
+        p.residual[i] = __ldcg(p.residual + i) + sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0 && atomicAdd(p.state + 1, 1u) == gridDim.x - 1) {
+        p.state[1] = 0;
+        p.state[0] = turn == kLastTag ? 1 : turn + 1; /* as odd as it would have been; never 0 */
+    }
+}
+
 /* to[token] = the best of best[token, blocks], as a token of the whole vocabulary. */
 __global__ void __launch_bounds__(kThreads)
     own_best_kernel(mln_cuda_best *to, const mln_cuda_best *best, int blocks, int first_id) {
@@ -96,4 +153,17 @@ extern "C" cudaError_t mln_cuda_place_logits_launch(float *logits, const float *
     dim3 grid((unsigned)((vocab + kThreads - 1) / kThreads), (unsigned)tokens);
     place_logits_kernel<<<grid, kThreads, 0, stream>>>(logits, parts, vocab, most, ranks);
     return cudaGetLastError();
+}
+
+extern "C" cudaError_t mln_cuda_exchange_launch(const mln_cuda_exchange *p, cudaStream_t stream) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)((p->count + kThreads - 1) / kThreads));
+    config.blockDim = dim3(kThreads);
+    config.stream = stream;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = p->early ? 1 : 0;
+    return cudaLaunchKernelEx(&config, exchange_kernel, *p);
 }

@@ -44,7 +44,50 @@ void mln_cuda_link_give_up(mln_cuda_link *link) {
     if (link->comm)
         link->nccl->abort(link->comm);
     link->comm = NULL;
+    if (link->stop)
+        *(volatile int32_t *)link->stop = 1;
 }
+
+/* --- memory that other devices write to --- */
+
+cudaError_t mln_cuda_link_open_peers(mln_cuda_link *link) {
+    cudaError_t code = cudaMallocHost((void **)&link->stop, sizeof *link->stop);
+    if (code != cudaSuccess)
+        return code;
+    *link->stop = 0;
+    link->direct = link->ranks <= MLN_CUDA_PEERS;
+    for (int32_t r = 0; r < link->ranks && link->direct; r++) {
+        int can = 0;
+        if (r == link->rank)
+            continue;
+        code = cudaDeviceCanAccessPeer(&can, link->rank, r);
+        if (code == cudaSuccess && can)
+            code = cudaDeviceEnablePeerAccess(r, 0);
+        link->direct = can && (code == cudaSuccess || code == cudaErrorPeerAccessAlreadyEnabled);
+    }
+    cudaGetLastError(); /* there is NCCL */
+    return cudaSuccess;
+}
+
+cudaError_t mln_cuda_direct_allocate(const mln_cuda_link *link, mln_cuda_direct *direct,
+                                     int64_t room) {
+    if (!link->direct)
+        return cudaSuccess;
+    size_t words = 2 * (size_t)link->ranks * (size_t)room * sizeof(uint64_t);
+    size_t bytes = words + 2 * sizeof *direct->state;
+    cudaError_t code = cudaMalloc((void **)&direct->memory, bytes);
+    if (code == cudaSuccess)
+        code = cudaMemset(direct->memory, 0, bytes);
+    if (code == cudaSuccess)
+        code = cudaStreamSynchronize(NULL);
+    if (code != cudaSuccess)
+        return code;
+    direct->state = (uint32_t *)(void *)(direct->memory + words);
+    direct->room = room;
+    return cudaSuccess;
+}
+
+/* --- waiting --- */
 
 static void wait_a_little(int looks) {
     if (looks >= EAGER_LOOKS)
@@ -65,6 +108,8 @@ cudaError_t mln_cuda_link_meet(mln_cuda_link *link) {
 cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream) {
     for (int looks = 0;; looks += looks < EAGER_LOOKS) {
         cudaError_t code = cudaStreamQuery(stream);
+        if (code == cudaSuccess && link->stop && *(volatile int32_t *)link->stop)
+            return cudaErrorUnknown; /* what it would have received is not there */
         if (code != cudaErrorNotReady)
             return code;
         if (atomic_load(link->lost) != 0) {
@@ -109,9 +154,27 @@ float *mln_cuda_own_residual(const myelin_plugin_context *c, int32_t tokens) {
     return own_floats(c, (int64_t)tokens * c->model->config.hidden_size);
 }
 
+static cudaError_t exchange_residual(myelin_plugin_context *c, int32_t tokens, int64_t count) {
+    const mln_cuda_link *link = c->model->link;
+    mln_cuda_exchange exchange = {.residual = c->residual,
+                                  .part = mln_cuda_own_residual(c, tokens),
+                                  .state = c->direct.state,
+                                  .stop = link->stop,
+                                  .count = count,
+                                  .room = c->direct.room,
+                                  .rank = link->rank,
+                                  .ranks = link->ranks,
+                                  .early = c->model->early};
+    for (int32_t r = 0; r < link->ranks; r++)
+        exchange.inboxes[r] = c->direct.inboxes[r];
+    return mln_cuda_exchange_launch(&exchange, c->stream);
+}
+
 cudaError_t mln_cuda_join_residual(myelin_plugin_context *c, int32_t tokens) {
     int64_t count = (int64_t)tokens * c->model->config.hidden_size;
     mln_cuda_link *link = c->model->link;
+    if (count <= c->direct.room)
+        return exchange_residual(c, tokens, count);
     float *parts = (float *)(void *)c->gathered;
     cudaError_t code = mln_cuda_gather_floats(link, parts, (size_t)count, c->stream);
     if (code != cudaSuccess)

@@ -3,9 +3,10 @@
  * What connects the devices of a model that is spread over several: NCCL, opened only then, and the
  * two places of a forward pass where devices need what others have.
  *
- * A sum of parts is always made the same way: the parts are gathered everywhere and added in the
- * order of the ranks. What it gives depends on the number of devices, not on the number of tokens
- * or on what NCCL chooses.
+ * A sum of parts is always made the same way: all parts go everywhere and are added in the order of
+ * the ranks. What it gives depends on the number of devices, not on the number of tokens, on what
+ * NCCL chooses, or on whether the parts went through NCCL: those of few tokens go straight to the
+ * other devices' memory where that can be.
  */
 #ifndef MLN_CUDA_LINK_H
 #define MLN_CUDA_LINK_H
@@ -17,6 +18,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "cuda_kernels.h"
 #include "myelin/plugin.h"
 
 /* The functions of libnccl.so.2 that are used; results are ncclResult_t, 0 for success. */
@@ -37,6 +39,9 @@ typedef struct mln_cuda_link {
     int32_t rank, ranks;
     _Atomic int32_t *lost;     /* 1 + the rank that failed first while others may wait for it */
     _Atomic uint64_t *arrived; /* ranks at meetings, all counted */
+    bool direct;               /* all devices may write to each other's memory */
+    int32_t *stop; /* pinned: not 0 when the device need not wait for words any more, or has waited
+                      in vain */
     uint64_t meetings;
 } mln_cuda_link;
 
@@ -51,6 +56,21 @@ cudaError_t mln_cuda_gather_floats(mln_cuda_link *link, float *values, size_t co
 
 /* Waits for the stream, but not for ranks that are lost: then gives up the connection. */
 cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream);
+/* Sets `direct` as far as this device is concerned, and finds `stop`. */
+cudaError_t mln_cuda_link_open_peers(mln_cuda_link *link);
+
+/* A context's memory for exchanges with other devices. */
+typedef struct mln_cuda_direct {
+    unsigned char *memory;
+    int64_t room;                      /* floats of an exchange; 0: there are none */
+    uint64_t *inboxes[MLN_CUDA_PEERS]; /* of all ranks, which the host has put together */
+    uint32_t *state;
+} mln_cuda_direct;
+
+/* Room for so many floats, where devices may write to each other's memory. */
+cudaError_t mln_cuda_direct_allocate(const mln_cuda_link *link, mln_cuda_direct *direct,
+                                     int64_t room);
+
 /* Returns when the threads of all ranks have come here; an error when one never will. */
 cudaError_t mln_cuda_link_meet(mln_cuda_link *link);
 /* This rank has failed: nobody may wait for it any more. */

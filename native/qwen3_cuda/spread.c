@@ -9,7 +9,8 @@
 
 #include "group.h"
 
-enum { MAX_STEPS = 64 }; /* tokens of a call for one device */
+enum { DIRECT_TOKENS = 32 }; /* tokens of a call whose parts go straight to other devices */
+enum { MAX_STEPS = 64 };     /* tokens of a call for one device */
 
 /* A context's: T = max_tokens. */
 struct mln_cuda_ranks {
@@ -208,8 +209,12 @@ static myelin_status create_rank_context(void *argument, int32_t rank, myelin_er
         mln_cuda_rank.create_context(model, job->max_tokens, job->max_len, context, error);
     if (status != MYELIN_OK)
         return status;
+    int64_t tokens = job->max_tokens < DIRECT_TOKENS ? job->max_tokens : DIRECT_TOKENS;
     cudaError_t code =
         cudaMalloc((void **)&(*context)->gathered, mln_cuda_join_bytes(model, job->max_tokens));
+    if (code == cudaSuccess)
+        code = mln_cuda_direct_allocate(model->link, &(*context)->direct,
+                                        tokens * model->config.hidden_size);
     if (code == cudaErrorMemoryAllocation)
         cudaGetLastError(); /* leaves the device usable */
     return mln_cuda_check(code, "allocating scratch memory", error);
@@ -219,8 +224,10 @@ static myelin_status free_rank_context(void *argument, int32_t rank, myelin_erro
     context_job *job = argument;
     myelin_plugin_context *context = job->ranks->contexts[rank];
     (void)error;
-    if (context)
+    if (context) {
         cudaFree(context->gathered);
+        cudaFree(context->direct.memory);
+    }
     mln_cuda_rank.free_context(context);
     return MYELIN_OK;
 }
@@ -272,6 +279,10 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
         free_ranks(job.ranks);
         return status;
     }
+    for (int32_t r = 0; r < group->ranks && model->link->direct; r++)
+        for (int32_t q = 0; q < group->ranks; q++)
+            job.ranks->contexts[r]->direct.inboxes[q] =
+                (uint64_t *)(void *)job.ranks->contexts[q]->direct.memory;
     *out = job.ranks->contexts[0];
     (*out)->ranks = job.ranks;
     return MYELIN_OK;
@@ -297,9 +308,6 @@ typedef struct compute_job {
     float *hidden;            /* of forward_hidden() */
     const myelin_draw *draws; /* of decode_sample() */
 } compute_job;
-
-typedef myelin_status (*compute_function)(const compute_job *job, int32_t rank,
-                                          myelin_error_buffer *error);
 
 /* Others wait for what this rank would have sent, unless the call was refused by all alike. */
 static myelin_status give_up_if_failed(const compute_job *job, int32_t rank, myelin_status status) {

@@ -103,6 +103,23 @@ static myelin_status connect(mln_cuda_group *group, myelin_error_buffer *error) 
     return MYELIN_OK;
 }
 
+static myelin_status open_rank_peers(void *argument, int32_t rank, myelin_error_buffer *error) {
+    mln_cuda_group *group = argument;
+    return mln_cuda_check(mln_cuda_link_open_peers(&group->links[rank]), "memory of a connection",
+                          error);
+}
+
+/* Whether devices may write to each other's memory: all or none. */
+static myelin_status open_peers(mln_cuda_group *group, myelin_error_buffer *error) {
+    myelin_status status = mln_group_run(group, open_rank_peers, group, error);
+    bool direct = true;
+    for (int32_t r = 0; r < group->ranks; r++)
+        direct = direct && group->links[r].direct;
+    for (int32_t r = 0; r < group->ranks; r++)
+        group->links[r].direct = direct;
+    return status;
+}
+
 /* Numbers that go round once, so that what NCCL sets up by first use is there. */
 typedef struct trial {
     mln_cuda_group *group;
@@ -224,6 +241,8 @@ static myelin_status free_rank_model(void *argument, int32_t rank, myelin_error_
     if (link->comm)
         group->nccl.destroy(link->comm);
     link->comm = NULL;
+    cudaFreeHost(link->stop);
+    link->stop = NULL;
     return MYELIN_OK;
 }
 
@@ -236,6 +255,8 @@ static myelin_status load_all(load_job *job, myelin_error_buffer *error) {
         status = connect(group, error);
     if (status == MYELIN_OK)
         status = try_connection(group, error);
+    if (status == MYELIN_OK)
+        status = open_peers(group, error);
     return status == MYELIN_OK ? mln_group_run(group, load_rank, job, error) : status;
 }
 

@@ -108,6 +108,17 @@ cudaError_t cudaSetDevice(int device) {
     return call(__func__);
 }
 
+cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
+    *can = device != peer;
+    return call(__func__);
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
+    (void)peer;
+    (void)flags;
+    return call(__func__);
+}
+
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
     (void)device;
     *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 0;
@@ -459,3 +470,4 @@ FAKE_KERNEL(mln_cuda_by_token_launch, mln_cuda_best *to, const mln_cuda_best *fr
             int32_t ranks, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_place_logits_launch, float *logits, const float *parts, int32_t tokens,
             int32_t vocab, int32_t most, int32_t ranks, cudaStream_t stream)
+FAKE_KERNEL(mln_cuda_exchange_launch, const mln_cuda_exchange *exchange, cudaStream_t stream)
