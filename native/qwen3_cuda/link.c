@@ -40,12 +40,32 @@ void mln_cuda_link_lose(mln_cuda_link *link) {
     atomic_compare_exchange_strong(link->lost, &none, link->rank + 1);
 }
 
+/* NCCL stops its kernels at once, but waits for graphs that have some: until contexts are freed. */
+static void *abort_comm(void *argument) {
+    mln_cuda_link *link = argument;
+    link->nccl->abort(link->aborted);
+    return NULL;
+}
+
 void mln_cuda_link_give_up(mln_cuda_link *link) {
-    if (link->comm)
-        link->nccl->abort(link->comm);
-    link->comm = NULL;
     if (link->stop)
         *(volatile int32_t *)link->stop = 1;
+    if (!link->comm)
+        return;
+    link->aborted = link->comm;
+    link->comm = NULL;
+    link->aborting = pthread_create(&link->thread, NULL, abort_comm, link) == 0;
+}
+
+void mln_cuda_link_close(mln_cuda_link *link) {
+    if (link->comm)
+        link->nccl->destroy(link->comm);
+    link->comm = NULL;
+    if (link->aborting)
+        pthread_join(link->thread, NULL);
+    link->aborting = false;
+    cudaFreeHost(link->stop);
+    link->stop = NULL;
 }
 
 /* --- memory that other devices write to --- */

@@ -11,6 +11,7 @@
 #ifndef MLN_CUDA_LINK_H
 #define MLN_CUDA_LINK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -43,6 +44,10 @@ typedef struct mln_cuda_link {
     int32_t *stop; /* pinned: not 0 when the device need not wait for words any more, or has waited
                       in vain */
     uint64_t meetings;
+    /* Once given up: */
+    void *aborted; /* the former comm */
+    bool aborting; /* by this thread */
+    pthread_t thread;
 } mln_cuda_link;
 
 /* nccl.c: opens the library where the dynamic linker finds it; it is never closed. */
@@ -77,5 +82,7 @@ cudaError_t mln_cuda_link_meet(mln_cuda_link *link);
 void mln_cuda_link_lose(mln_cuda_link *link);
 /* Ends what waits for other ranks. */
 void mln_cuda_link_give_up(mln_cuda_link *link);
+/* When all contexts are freed. */
+void mln_cuda_link_close(mln_cuda_link *link);
 
 #endif

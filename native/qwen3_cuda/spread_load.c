@@ -236,13 +236,8 @@ static myelin_status load_rank(void *argument, int32_t rank, myelin_error_buffer
 static myelin_status free_rank_model(void *argument, int32_t rank, myelin_error_buffer *error) {
     mln_cuda_group *group = argument;
     (void)error;
-    mln_cuda_link *link = &group->links[rank];
     mln_cuda_rank.free_model(group->models[rank]);
-    if (link->comm)
-        group->nccl.destroy(link->comm);
-    link->comm = NULL;
-    cudaFreeHost(link->stop);
-    link->stop = NULL;
+    mln_cuda_link_close(&group->links[rank]);
     return MYELIN_OK;
 }
 

@@ -2,8 +2,10 @@
 #include "fake_cuda.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "qwen3_cuda/cuda_kernels.h"
 #include "qwen3_cuda/link.h"
@@ -40,6 +42,7 @@ typedef struct block {
 #define MARK UINT64_C(0x6661b5e5a1104ce5)
 
 fake_device fake;
+static atomic_int graphs;                                /* that can be launched */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards it */
 
 void fake_reset(void) {
@@ -293,6 +296,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
     if (code != cudaSuccess)
         return code;
     *executable = make(sizeof **executable);
+    atomic_fetch_add(&graphs, 1);
     **executable = *graph;
     return code;
 }
@@ -303,6 +307,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+    atomic_fetch_sub(&graphs, 1);
     unmake(executable);
     return freeing();
 }
@@ -397,9 +402,16 @@ static int init_all(void **comms, int count, const int *devices) {
     return code != cudaSuccess;
 }
 
-static int end_comm(void *comm) {
+static int destroy(void *comm) {
     unmake(comm);
     return 0;
+}
+
+/* As NCCL does, after the graphs. */
+static int abort_when_no_graph_is_left(void *comm) {
+    while (atomic_load(&graphs) > 0)
+        nanosleep(&(struct timespec){.tv_nsec = 10000}, NULL);
+    return destroy(comm);
 }
 
 /* A number of each rank is what the plug-in tries the connection with; of more, none is looked at.
@@ -422,7 +434,7 @@ static const char *error_string(int result) {
 
 myelin_status mln_nccl_open(mln_nccl *nccl, myelin_error_buffer *error) {
     (void)error;
-    *nccl = (mln_nccl){init_all, end_comm, end_comm, all_gather, error_string};
+    *nccl = (mln_nccl){init_all, abort_when_no_graph_is_left, destroy, all_gather, error_string};
     return MYELIN_OK;
 }
 
