@@ -129,9 +129,12 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 }
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
+    cudaError_t code = call(__func__);
+    pthread_mutex_lock(&lock);
     *available = fake.available;
+    pthread_mutex_unlock(&lock);
     *total = TOTAL_BYTES;
-    return call(__func__);
+    return code;
 }
 
 cudaError_t cudaGetLastError(void) {
