@@ -7,7 +7,6 @@
 
 #include "internal.h"
 
-enum { STEP_TOKENS = 1024 };              /* of a prompt that fill the device */
 enum { MAX_STEPS = MLN_PERSIST_STEPS };   /* tokens between two looks of the host */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
@@ -529,7 +528,6 @@ const myelin_plugin mln_cuda_rank = {
     .set_pages = mln_cuda_set_pages,
     .copy_page = mln_cuda_copy_page,
     .decode_sample = decode_sample,
-    .step_tokens = STEP_TOKENS,
 };
 
 __attribute__((visibility("default"))) const myelin_plugin *myelin_plugin_v1(void);

@@ -11,6 +11,7 @@
 
 enum { DIRECT_TOKENS = 32 }; /* tokens of a call whose parts go straight to other devices */
 enum { MAX_STEPS = 64 };     /* tokens of a call for one device */
+enum { STEP_TOKENS = 1024 }; /* of a prompt that fill a device */
 
 /* A context's: T = max_tokens. */
 struct mln_cuda_ranks {
@@ -481,4 +482,5 @@ const myelin_plugin mln_cuda_plugin = {
     .set_pages = set_pages,
     .copy_page = copy_page,
     .decode_sample = decode_sample,
+    .step_tokens = STEP_TOKENS,
 };
