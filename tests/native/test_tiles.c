@@ -203,10 +203,11 @@ static void groups_are_swizzled(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_are_those_of_rows),
-        cmocka_unit_test(a_single_token_is_the_first_of_eight), cmocka_unit_test(scales_have_room),
-        cmocka_unit_test(parts_make_the_row), cmocka_unit_test(tiles_are_dealt_evenly),
-        cmocka_unit_test(groups_are_swizzled)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products_are_those_of_rows),
+                                       cmocka_unit_test(a_single_token_is_the_first_of_eight),
+                                       cmocka_unit_test(scales_have_room),
+                                       cmocka_unit_test(parts_make_the_row),
+                                       cmocka_unit_test(tiles_are_dealt_evenly),
+                                       cmocka_unit_test(groups_are_swizzled)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
