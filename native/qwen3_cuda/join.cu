@@ -4,7 +4,7 @@
 
 #include "cuda_kernels.h"
 #include "device.cuh"
-#include "stage.cuh"
+#include "epilogue.cuh"
 #include "tiles.h"
 
 namespace {

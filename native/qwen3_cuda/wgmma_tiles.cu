@@ -42,6 +42,7 @@ template <int CODE_, int GROUPS_, int N_, int STAGES_, int BLOCKS_, int PARTS_> 
     static constexpr int BYTES = 1024 + MOST; /* groups of tokens lie at multiples of 1024 */
     static_assert(PARTS == 1 || PARTS == kSplits, "a part a block");
     static_assert(STAGES <= kMostStages, "barriers");
+    static_assert(PARTS > 1 || MANY > FEW, "registers to take");
 };
 
 /* What a warp needs of a unit, in the form of products. */
