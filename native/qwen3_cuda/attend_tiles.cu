@@ -223,20 +223,6 @@ __global__ void __launch_bounds__(kThreads, 3) rows_kernel(mln_cuda_attention p)
     }
 }
 
-template <typename Kernel>
-cudaError_t launch(Kernel kernel, dim3 grid, const mln_cuda_attention &p, cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(kThreads);
-    config.stream = stream;
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = p.early ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, p);
-}
-
 } // namespace
 
 extern "C" int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim) {
@@ -256,11 +242,11 @@ extern "C" cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *p,
     if (p->num_pieces)
         return mln_cuda_attend_pieces_launch(p, stream);
     if (!p->in_rows)
-        return launch(split_kernel,
-                      dim3((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens), *p,
-                      stream);
+        return launch_kernel(
+            split_kernel, dim3((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens),
+            kThreads, 0, p->early != 0, *p, stream);
     int each = kRows / (p->heads / p->kv_heads);
-    return launch(rows_kernel,
-                  dim3((unsigned)((p->tokens + each - 1) / each), (unsigned)p->kv_heads), *p,
-                  stream);
+    return launch_kernel(rows_kernel,
+                         dim3((unsigned)((p->tokens + each - 1) / each), (unsigned)p->kv_heads),
+                         kThreads, 0, p->early != 0, *p, stream);
 }

@@ -199,22 +199,6 @@ __global__ void __launch_bounds__(kThreads) attend_kernel(mln_cuda_attention p) 
     combine_if_last(p, token, head, row.position / kSplit + 1);
 }
 
-template <typename Kernel>
-cudaError_t launch(Kernel kernel, dim3 grid, unsigned threads, size_t shared, bool early,
-                   const mln_cuda_attention &p, cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = early ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, p);
-}
-
 } // namespace
 
 extern "C" cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows,
@@ -228,8 +212,8 @@ extern "C" cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *p, cuda
     int warps = 4, count = p->tokens * (p->kv_heads + (p->queries ? p->heads : 0));
     dim3 grid((unsigned)((count + warps - 1) / warps));
     size_t shared = (size_t)(warps * p->head_dim) * sizeof(float);
-    return p->half_cache ? launch(prepare_kernel<1>, grid, 128, shared, false, *p, stream)
-                         : launch(prepare_kernel<0>, grid, 128, shared, false, *p, stream);
+    return p->half_cache ? launch_kernel(prepare_kernel<1>, grid, 128, shared, false, *p, stream)
+                         : launch_kernel(prepare_kernel<0>, grid, 128, shared, false, *p, stream);
 }
 
 extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaStream_t stream) {
@@ -238,6 +222,7 @@ extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaS
         return mln_cuda_attend_tiles_launch(p, stream);
     dim3 grid((unsigned)p->kv_heads, (unsigned)p->max_splits, (unsigned)p->tokens);
     size_t shared = (size_t)(group * (p->head_dim + kSplit) + 2 * p->head_dim) * sizeof(float);
-    return p->half_cache ? launch(attend_kernel<1>, grid, kThreads, shared, p->early, *p, stream)
-                         : launch(attend_kernel<0>, grid, kThreads, shared, p->early, *p, stream);
+    return p->half_cache
+               ? launch_kernel(attend_kernel<1>, grid, kThreads, shared, p->early != 0, *p, stream)
+               : launch_kernel(attend_kernel<0>, grid, kThreads, shared, p->early != 0, *p, stream);
 }

@@ -3,6 +3,8 @@
 #ifndef MLN_CUDA_DEVICE_CUH
 #define MLN_CUDA_DEVICE_CUH
 
+#include <cuda_runtime.h>
+
 /* The sum of a warp's 32 values in every lane, added in the same tree in each. */
 __device__ inline float warp_sum(float x) {
 #pragma unroll
@@ -37,6 +39,24 @@ __device__ inline void dependency_launch() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
 #endif
+}
+
+/* Launches kernel(p), early: before the kernel in front of it has ended, which it then waits for.
+ */
+template <typename Parameters>
+cudaError_t launch_kernel(void (*kernel)(Parameters), dim3 grid, unsigned threads, size_t shared,
+                          bool early, const Parameters &p, cudaStream_t stream) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, p);
 }
 
 #endif

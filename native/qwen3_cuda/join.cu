@@ -156,14 +156,6 @@ extern "C" cudaError_t mln_cuda_place_logits_launch(float *logits, const float *
 }
 
 extern "C" cudaError_t mln_cuda_exchange_launch(const mln_cuda_exchange *p, cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)((p->count + kThreads - 1) / kThreads));
-    config.blockDim = dim3(kThreads);
-    config.stream = stream;
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = p->early ? 1 : 0;
-    return cudaLaunchKernelEx(&config, exchange_kernel, *p);
+    dim3 grid((unsigned)((p->count + kThreads - 1) / kThreads));
+    return launch_kernel(exchange_kernel, grid, kThreads, 0, p->early != 0, *p, stream);
 }

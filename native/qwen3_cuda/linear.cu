@@ -458,20 +458,9 @@ size_t shared_bytes(const mln_cuda_matrix &m, int tokens) {
     return (size_t)tokens * vectors * (values * sizeof(float) + (code ? sizeof(float) : 0));
 }
 
-template <typename Kernel>
-cudaError_t launch_grid(Kernel kernel, dim3 grid, int warps, size_t shared,
+cudaError_t launch_grid(void (*kernel)(mln_cuda_linear), dim3 grid, int warps, size_t shared,
                         const mln_cuda_linear &p, cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3((unsigned)warps * 32);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = p.wait ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, p);
+    return launch_kernel(kernel, grid, (unsigned)warps * 32, shared, p.wait != 0, p, stream);
 }
 
 /* Rows a warp takes when there are several tokens: four, when enough blocks are left. */

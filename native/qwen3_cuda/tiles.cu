@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
+#include "codes.cuh"
 #include "cuda_kernels.h"
 #include "device.cuh"
 #include "epilogue.cuh"
@@ -476,20 +477,9 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
 
 /* --- launching --- */
 
-template <typename Kernel>
-cudaError_t launch_grid(Kernel kernel, dim3 grid, size_t shared, const mln_cuda_linear &p,
-                        cudaStream_t stream) {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = p.wait ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, p);
+cudaError_t launch_grid(void (*kernel)(mln_cuda_linear), dim3 grid, size_t shared,
+                        const mln_cuda_linear &p, cudaStream_t stream) {
+    return launch_kernel(kernel, grid, kThreads, shared, p.wait != 0, p, stream);
 }
 
 /* Units of a stream that are loaded at once: all of most rows is under way before x is there. */
@@ -623,32 +613,14 @@ extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, i
 }
 
 extern "C" cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *p, cudaStream_t stream) {
-    switch (p->weight.tile_code) {
-    case MLN_TILE_DENSE:
-        return Kernels<MLN_TILE_DENSE>::run(*p, stream);
-    case MLN_TILE_Q8:
-        return Kernels<MLN_TILE_Q8>::run(*p, stream);
-    case MLN_TILE_Q8_PAIR:
-        return Kernels<MLN_TILE_Q8_PAIR>::run(*p, stream);
-    case MLN_TILE_Q4:
-        return Kernels<MLN_TILE_Q4>::run(*p, stream);
-    default:
-        return Kernels<MLN_TILE_Q4_PAIR>::run(*p, stream);
-    }
+    return run_by_code<Kernels>(*p, stream);
 }
 
 extern "C" cudaError_t mln_cuda_prepare_tiles(void) {
-    cudaError_t (*const all[])() = {Kernels<MLN_TILE_DENSE>::prepare, Kernels<MLN_TILE_Q8>::prepare,
-                                    Kernels<MLN_TILE_Q8_PAIR>::prepare,
-                                    Kernels<MLN_TILE_Q4>::prepare,
-                                    Kernels<MLN_TILE_Q4_PAIR>::prepare};
     cudaError_t error = cudaSuccess;
     for (auto kernel : {convert_kernel<false>, convert_kernel<true>})
         if (error == cudaSuccess)
             error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                          MLN_CUDA_MAX_SMEM);
-    for (auto prepare : all)
-        if (error == cudaSuccess)
-            error = prepare();
-    return error;
+    return error == cudaSuccess ? prepare_codes<Kernels>() : error;
 }

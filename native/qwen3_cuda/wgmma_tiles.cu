@@ -11,6 +11,7 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
+#include "codes.cuh"
 #include "cuda_kernels.h"
 #include "device.cuh"
 #include "epilogue.cuh"
@@ -448,7 +449,7 @@ template <typename S> cudaError_t launch(const mln_cuda_linear &p, cudaStream_t 
     return cudaLaunchKernelEx(&config, wgmma_kernel<S>, p);
 }
 
-template <typename S> cudaError_t prepare() {
+template <typename S> cudaError_t prepare_shape() {
     return cudaFuncSetAttribute(wgmma_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                 S::BYTES);
 }
@@ -493,9 +494,9 @@ template <int CODE> struct Kernels {
     typedef Shape<CODE, 1, 128, 4, 2, kSplits> Parts128;
     typedef Shape<CODE, 1, 64, 4, 3, kSplits> Parts64;
 
-    static cudaError_t prepare_all() {
-        cudaError_t (*const all[])() = {prepare<Large>, prepare<Small>, prepare<Parts128>,
-                                        prepare<Parts64>};
+    static cudaError_t prepare() {
+        cudaError_t (*const all[])() = {prepare_shape<Large>, prepare_shape<Small>,
+                                        prepare_shape<Parts128>, prepare_shape<Parts64>};
         cudaError_t error = cudaSuccess;
         for (auto one : all)
             if (error == cudaSuccess)
@@ -525,28 +526,9 @@ extern "C" int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, i
 }
 
 extern "C" cudaError_t mln_cuda_wgmma_launch(const mln_cuda_linear *p, cudaStream_t stream) {
-    switch (p->weight.tile_code) {
-    case MLN_TILE_DENSE:
-        return Kernels<MLN_TILE_DENSE>::run(*p, stream);
-    case MLN_TILE_Q8:
-        return Kernels<MLN_TILE_Q8>::run(*p, stream);
-    case MLN_TILE_Q8_PAIR:
-        return Kernels<MLN_TILE_Q8_PAIR>::run(*p, stream);
-    case MLN_TILE_Q4:
-        return Kernels<MLN_TILE_Q4>::run(*p, stream);
-    default:
-        return Kernels<MLN_TILE_Q4_PAIR>::run(*p, stream);
-    }
+    return run_by_code<Kernels>(*p, stream);
 }
 
 extern "C" cudaError_t mln_cuda_prepare_wgmma(void) {
-    cudaError_t (*const all[])() = {
-        Kernels<MLN_TILE_DENSE>::prepare_all, Kernels<MLN_TILE_Q8>::prepare_all,
-        Kernels<MLN_TILE_Q8_PAIR>::prepare_all, Kernels<MLN_TILE_Q4>::prepare_all,
-        Kernels<MLN_TILE_Q4_PAIR>::prepare_all};
-    cudaError_t error = cudaSuccess;
-    for (auto prepare : all)
-        if (error == cudaSuccess)
-            error = prepare();
-    return error;
+    return prepare_codes<Kernels>();
 }
