@@ -53,11 +53,8 @@ static void test_without_a_tokenizer(void **state) {
     (void)state;
     static const int32_t prompt[] = {5, 6, 7};
     static const char *const stop = "x";
-    char *bare = temp_directory_make();
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, bare);
-    builder_free(built);
+    char *bare = builder_write_spec(&spec);
     myelin_model *model = open_tiny(bare);
     assert_null(myelin_model_tokenizer(model));
     myelin_generation_options options = options_for(10, 1);
@@ -97,11 +94,8 @@ static void test_without_a_tokenizer(void **state) {
 
 static void test_bad_tokenizer(void **state) {
     (void)state;
-    char *bad = temp_directory_make();
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, bad);
-    builder_free(built);
+    char *bad = builder_write_spec(&spec);
     temp_write(bad, "tokenizer.json", "{}", 2);
     myelin_model *model;
     assert_int_equal(myelin_model_open(&model, bad, NULL, &error), MYELIN_ERROR_FORMAT);

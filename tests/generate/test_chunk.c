@@ -41,10 +41,7 @@ static myelin_status counted(myelin_plugin_context *context,
 static int open_models(void **state) {
     (void)state;
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    directory = temp_directory_make();
-    builder_write(built, directory);
-    builder_free(built);
+    directory = builder_write_spec(&spec);
     counting = *mln_composed_plugin();
     counting.max_fusion = MYELIN_FUSION_CHUNK;
     counting.decode_greedy = counted;
@@ -170,26 +167,32 @@ static void only_plain_argmaxes_are_chunked(void **state) {
     assert_int_equal(num_calls, 0);
 }
 
+/* Ends and frees them; the i-th began from seed i. */
+static void assert_like_solo_runs(const mln_model *model, mln_sequence **all,
+                                  const mln_generation *g, int32_t count) {
+    run(model, all, count, INT32_MAX);
+    for (int32_t i = 0; i < count; i++) {
+        mln_sequence *solo = begin(plain, i, MAX_LEN, &g[i]);
+        run(plain, &solo, 1, INT32_MAX);
+        assert_same(all[i], solo);
+        mln_sequence_free(solo);
+        mln_sequence_free(all[i]);
+    }
+}
+
 static void sequences_together_equal_solo_runs(void **state) {
     (void)state;
     enum { COUNT = 5 };
     static const int32_t chunks[COUNT] = {31, 5, 31, 1, 12};
     for (int round = 0; round < 2; round++) { /* all alike, then one that is sampled among them */
-        mln_sequence *all[COUNT], *solo;
+        mln_sequence *all[COUNT];
         mln_generation g[COUNT];
         for (int32_t i = 0; i < COUNT; i++) {
             g[i] = greedy(20 + 9 * i, chunks[i]);
             g[i].sampling.sampled = round == 1 && i == 2;
             all[i] = begin(chunked, i, MAX_LEN, &g[i]);
         }
-        run(chunked, all, COUNT, INT32_MAX);
-        for (int32_t i = 0; i < COUNT; i++) {
-            solo = begin(plain, i, MAX_LEN, &g[i]);
-            run(plain, &solo, 1, INT32_MAX);
-            assert_same(all[i], solo);
-            mln_sequence_free(solo);
-            mln_sequence_free(all[i]);
-        }
+        assert_like_solo_runs(chunked, all, g, COUNT);
     }
 }
 
@@ -307,7 +310,7 @@ static void draws_together_equal_solo_runs(void **state) {
     enum { COUNT = 6 };
     (void)drawing_plugin(VOCAB);
     for (uint32_t round = 0; round < 4; round++) {
-        mln_sequence *all[COUNT], *solo;
+        mln_sequence *all[COUNT];
         mln_generation g[COUNT];
         for (int32_t i = 0; i < COUNT; i++) { /* some greedy; in the last round one for the host */
             g[i] = sampled((uint32_t)i + 7 * round, 5 + 6 * i);
@@ -316,14 +319,7 @@ static void draws_together_equal_solo_runs(void **state) {
                 g[i].sampling.presence_penalty = 1;
             all[i] = begin(drawn, i, MAX_LEN, &g[i]);
         }
-        run(drawn, all, COUNT, INT32_MAX);
-        for (int32_t i = 0; i < COUNT; i++) {
-            solo = begin(plain, i, MAX_LEN, &g[i]);
-            run(plain, &solo, 1, INT32_MAX);
-            assert_same(all[i], solo);
-            mln_sequence_free(solo);
-            mln_sequence_free(all[i]);
-        }
+        assert_like_solo_runs(drawn, all, g, COUNT);
     }
     assert_true(drawing_plugin_calls().count > 0);
 }

@@ -333,10 +333,7 @@ static mln_model *with_pages, *without_pages;
 static int open_models(void **state) {
     (void)state;
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    directory = temp_directory_make();
-    builder_write(built, directory);
-    builder_free(built);
+    directory = builder_write_spec(&spec);
     whole = paged;
     whole.page_bytes = NULL;
     mln_model_options first = {.plugin = &paged, .threads = 1};

@@ -30,10 +30,7 @@ static struct {
 static int open_model(void **state) {
     (void)state;
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    fixture.directory = temp_directory_make();
-    builder_write(built, fixture.directory);
-    builder_free(built);
+    fixture.directory = builder_write_spec(&spec);
     mln_model_options options = {.plugin = mln_composed_plugin(), .threads = 2};
     return mln_checkpoint_open(&fixture.checkpoint, fixture.directory, NULL) ||
            mln_model_load(&fixture.model, fixture.checkpoint, &options, NULL);

@@ -58,10 +58,7 @@ static myelin_status forward_stray(myelin_plugin_context *context, const myelin_
 static int open_models(void **state) {
     (void)state;
     checkpoint_spec spec = checkpoint_spec_default();
-    built_checkpoint *built = builder_make(&spec);
-    directory = temp_directory_make();
-    builder_write(built, directory);
-    builder_free(built);
+    directory = builder_write_spec(&spec);
     circle = stray = *mln_composed_plugin();
     circle.forward = forward_circle;
     stray.forward = forward_stray;

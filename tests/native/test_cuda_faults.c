@@ -148,10 +148,7 @@ static int open_checkpoint(void **state) {
     checkpoint_spec spec = checkpoint_spec_default();
     spec.vocab = VOCAB;
     spec.dtype = "BF16";
-    directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, directory);
-    builder_free(built);
+    directory = builder_write_spec(&spec);
     plugin = myelin_plugin_v1();
     return mln_checkpoint_open(&checkpoint, directory, NULL) != MYELIN_OK;
 }

@@ -40,10 +40,7 @@ static void write_model(void) {
     checkpoint_spec spec = checkpoint_spec_default();
     spec.vocab = VOCAB;
     spec.dtype = "BF16";
-    directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, directory);
-    builder_free(built);
+    directory = builder_write_spec(&spec);
 }
 
 /* What is said of a failure that must be one of memory. */

@@ -435,6 +435,14 @@ void builder_write(built_checkpoint *built, const char *directory) {
         write_json(directory, "model.safetensors.index.json", builder_index(built));
 }
 
+char *builder_write_spec(const checkpoint_spec *spec) {
+    char *directory = temp_directory_make();
+    built_checkpoint *built = builder_make(spec);
+    builder_write(built, directory);
+    builder_free(built);
+    return directory;
+}
+
 char *builder_write_published(void) {
     checkpoint_spec spec = checkpoint_spec_default();
     spec.heads = 4;
@@ -444,9 +452,5 @@ char *builder_write_published(void) {
     spec.dtype = "BF16";
     spec.bits = 4;
     spec.group_size = 32;
-    char *directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, directory);
-    builder_free(built);
-    return directory;
+    return builder_write_spec(&spec);
 }

@@ -76,10 +76,9 @@ const char *builder_shard_name(const built_checkpoint *built, int shard, char na
 
 /* Writes config.json, generation_config.json if any, the tensors and, with shards, the index. */
 void builder_write(built_checkpoint *built, const char *directory);
-/*
- * Writes a model with the head size and the 4-bit weights of published ones to a new directory;
- * heap memory, for temp_directory_remove().
- */
+/* Makes and writes one to a new directory; heap memory, for temp_directory_remove(). */
+char *builder_write_spec(const checkpoint_spec *spec);
+/* Likewise a model with the head size and the 4-bit weights of published ones. */
 char *builder_write_published(void);
 /* Writes one safetensors file: 8 bytes of length, the header's text as it is, the data. */
 void builder_write_safetensors(const char *directory, const char *name, const char *header,
