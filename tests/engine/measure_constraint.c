@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "myelin/myelin.h"
+#include "support/measure.h"
 
 enum { TOKENS = 96, MOST_ROUNDS = 100 };
 
@@ -44,6 +45,7 @@ static void fail(const myelin_error *error) {
 /* Milliseconds of a token after the first; *tokens is how many there were. */
 static double per_token(myelin_model *model, const myelin_constraint *constraint, uint64_t seed,
                         size_t *tokens) {
+    static const int32_t none[1];
     myelin_error error = {0};
     myelin_result result;
     myelin_generation_options options;
@@ -53,10 +55,7 @@ static double per_token(myelin_model *model, const myelin_constraint *constraint
     options.top_k = 20;
     options.seed = seed;
     options.constraint = constraint;
-    options.stop_ids = (const int32_t[]){0};
-    options.num_stop_ids = constraint ? 0 : 1; /* free text goes on */
-    if (constraint)
-        options.stop_ids = NULL;
+    options.stop_ids = constraint ? NULL : none; /* none of them: free text goes on */
     if (myelin_run(model, "Describe a few things as JSON:\n", &options, &result, &error) !=
         MYELIN_OK)
         fail(&error);
@@ -64,16 +63,6 @@ static double per_token(myelin_model *model, const myelin_constraint *constraint
     *tokens = result.num_tokens;
     myelin_result_clear(&result);
     return ms;
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return values[count / 2];
 }
 
 static void measure(myelin_model *model, const char *name, const char *schema, int rounds) {

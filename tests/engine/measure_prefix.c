@@ -7,9 +7,9 @@
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "myelin/myelin.h"
+#include "support/measure.h"
 
 enum { PREFIX = 1000, QUESTION = 10, ROUNDS = 3 };
 
@@ -18,12 +18,6 @@ typedef struct measured {
     int32_t cached;
     sem_t ended;
 } measured;
-
-static double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
 
 static bool note_piece(void *user, const myelin_piece *piece) {
     measured *m = user;
@@ -78,11 +72,6 @@ static double time_to_first(myelin_serving *serving, int32_t kind, int32_t quest
     return m.first - m.begin;
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 int main(int argc, char **argv) {
     myelin_model *model;
     myelin_serving *serving;
@@ -100,9 +89,7 @@ int main(int argc, char **argv) {
         uncached[i] = time_to_first(serving, i, 0, &tokens[0]);
         cached[i] = time_to_first(serving, i, 1, &tokens[1]);
     }
-    qsort(uncached, ROUNDS, sizeof *uncached, compare);
-    qsort(cached, ROUNDS, sizeof *cached, compare);
-    double first = uncached[ROUNDS / 2], second = cached[ROUNDS / 2];
+    double first = median(uncached, ROUNDS), second = median(cached, ROUNDS);
     printf("%s, %d bits: first token after %.1f ms with %d tokens cached, %.1f ms with %d: "
            "1/%.1f\n",
            shape, (int)bits, first, (int)tokens[0], second, (int)tokens[1], first / second);

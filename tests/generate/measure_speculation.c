@@ -12,11 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checkpoint/synthetic.h"
 #include "generate/sequence.h"
 #include "native/native.h"
+#include "support/measure.h"
 
 enum { MAX_IDS = 1 << 14, MAX_ROUNDS = 99 };
 
@@ -97,12 +97,6 @@ static myelin_status decode_counted(myelin_plugin_context *context,
 /* --- measuring --- */
 
 /* Milliseconds; with one thread of processor time, which other programs lengthen less. */
-static double now_ms(void) {
-    struct timespec time;
-    clock_gettime(num_threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec * 1e-6;
-}
-
 typedef struct run {
     double ms; /* of each token after the first */
     int32_t passes, tokens;
@@ -128,16 +122,6 @@ static void generate(mln_sequence *s, mln_decoder *d, bool speculate, run *r) {
     r->ms = (now_ms() - start) / r->tokens;
     r->passes = num_passes;
     memcpy(r->ids, s->ids, (size_t)s->count * sizeof *s->ids);
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int32_t count) {
-    qsort(values, (size_t)count, sizeof *values, ascending);
-    return values[count / 2];
 }
 
 static void measure(const mln_model *model, int32_t rounds) {

@@ -11,11 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "checkpoint/synthetic.h"
 #include "model/model.h"
 #include "native/native.h"
+#include "support/measure.h"
 
 enum { MAX_WAYS = 6, MAX_ROUNDS = 99, MAX_SEQUENCES = 16, STEPS = 12 };
 
@@ -94,12 +94,6 @@ static void fill(way *w) {
 }
 
 /* Milliseconds; with one thread of processor time, which other programs lengthen less. */
-static double now_ms(void) {
-    struct timespec time;
-    clock_gettime(num_threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec * 1e3 + (double)time.tv_nsec * 1e-6;
-}
-
 /* Milliseconds a step of all sequences. */
 static double decode(way *w) {
     const myelin_plugin *plugin = w->model->plugin;
@@ -114,16 +108,6 @@ static double decode(way *w) {
     check(plugin->decode_greedy(w->context, w->sequences, ids, num_sequences, STEPS, out, &error),
           text);
     return (now_ms() - start) / STEPS;
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int32_t count) {
-    qsort(values, (size_t)count, sizeof *values, ascending);
-    return values[count / 2];
 }
 
 int main(int argc, char **argv) {
