@@ -226,7 +226,7 @@ static bool on_piece(void *user, const myelin_piece *piece) {
     return !atomic_load(&a->gone);
 }
 
-static void describe_failure(answer *a, problem *p, const myelin_error *error);
+static void describe_failure(const answer *a, problem *p, const myelin_error *error);
 
 static bool on_done(void *user, void *tag, myelin_result *result, const myelin_error *error) {
     choice *c = user;
@@ -253,15 +253,15 @@ static bool on_done(void *user, void *tag, myelin_result *result, const myelin_e
 
 /* ---- On a working thread ---- */
 
-static void describe_failure(answer *a, problem *p, const myelin_error *error) {
-    routes *r = a->r;
+void answer_failed(const routes *r, const char *param, const char *input, const myelin_error *error,
+                   problem *p) {
     switch (error->status) {
     case MYELIN_ERROR_ARGUMENT:
     case MYELIN_ERROR_UNSUPPORTED:
-        problem_set(p, 400, a->messages != NULL ? "messages" : NULL, NULL, "%s", error->message);
+        problem_set(p, 400, param, NULL, "%s", error->message);
         break;
     case MYELIN_ERROR_CACHE_FULL:
-        problem_set(p, 400, a->messages != NULL ? "messages" : "prompt", "context_length_exceeded",
+        problem_set(p, 400, input, "context_length_exceeded",
                     "this server's context is %d tokens: %s", (int)r->max_len, error->message);
         break;
     case MYELIN_ERROR_BUSY:
@@ -280,6 +280,11 @@ static void describe_failure(answer *a, problem *p, const myelin_error *error) {
     default:
         problem_set(p, 500, NULL, NULL, "%s", error->message);
     }
+}
+
+static void describe_failure(const answer *a, problem *p, const myelin_error *error) {
+    bool chat = a->messages != NULL;
+    answer_failed(a->r, chat ? "messages" : NULL, chat ? "messages" : "prompt", error, p);
 }
 
 static void request_of(const answer *a, int index, myelin_request *request) {

@@ -166,6 +166,12 @@ void answer_write_usage(answer *a);
 
 /* Whether "model" names the one served. */
 bool answer_check_model(const answer *a, const json_t *body, problem *p);
+/*
+ * What a request's client is told of an error of the library's. param is blamed for what it calls a
+ * wrong argument, input for what does not fit the context; both may be NULL.
+ */
+void answer_failed(const routes *r, const char *param, const char *input, const myelin_error *error,
+                   problem *p);
 const myelin_tokenizer *answer_tokenizer(const answer *a);
 
 #endif

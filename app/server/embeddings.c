@@ -144,16 +144,9 @@ static bool embed_one(answer *a, request *q, size_t index, out *body, problem *p
     myelin_status status =
         fits ? myelin_embed(a->r->model, ids, count, q->embedding, &error) : MYELIN_OK;
     free(ids);
-    if (status != MYELIN_OK) {
-        bool mistake = status == MYELIN_ERROR_ARGUMENT || status == MYELIN_ERROR_UNSUPPORTED;
-        bool device = status == MYELIN_ERROR_DEVICE;
-        return problem_set(p,
-                           mistake  ? 400
-                           : device ? 503
-                                    : 500,
-                           at, device ? "device" : NULL, "%s", error.message);
-    }
-    if (!fits)
+    if (status != MYELIN_OK)
+        answer_failed(a->r, at, at, &error, p);
+    if (status != MYELIN_OK || !fits)
         return false;
     q->tokens += count;
     shorten(q);
