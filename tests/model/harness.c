@@ -48,6 +48,23 @@ void harness_close(harness *h) {
     mln_checkpoint_free(h->checkpoint);
 }
 
+/* Whether the plug-in would compute a model that one, two and four devices can share. */
+static bool finds_devices(const myelin_plugin *plugin) {
+    myelin_error error = {0};
+    mln_checkpoint *checkpoint;
+    if (mln_checkpoint_open(&checkpoint, MYELIN_TEST_DATA "/models/sharded-f32", &error) !=
+        MYELIN_OK)
+        fail_msg("%s", error.message);
+    mln_model_options options = {.plugin = plugin, .threads = 1, .tensor_parallel = devices};
+    myelin_status status = mln_model_probe(checkpoint, &options, &error);
+    mln_checkpoint_free(checkpoint);
+    if (status == MYELIN_ERROR_UNSUPPORTED && !strstr(error.message, "divide")) {
+        fprintf(stderr, "skipped: %s\n", error.message);
+        return false;
+    }
+    return true; /* whatever else there is to say, tests will come upon it */
+}
+
 const myelin_plugin *harness_plugin(const char *name) {
     if (!strchr(name, '/'))
         return mln_native_plugin_for(name);
@@ -61,10 +78,12 @@ const myelin_plugin *harness_plugin(const char *name) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const myelin_plugin *(*entry)(void);
     if (!library)
-        return NULL;
+        fail_msg("%s", dlerror());
     void *symbol = dlsym(library, MYELIN_PLUGIN_ENTRY);
+    if (!symbol)
+        fail_msg("%s has no " MYELIN_PLUGIN_ENTRY, path);
     memcpy(&entry, &symbol, sizeof entry);
-    return symbol ? entry() : NULL;
+    return finds_devices(entry()) ? entry() : NULL;
 }
 
 bool harness_can_spread(const myelin_plugin *plugin, const char *directory, int32_t dtype) {

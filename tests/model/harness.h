@@ -35,8 +35,8 @@ void harness_close(harness *h);
 
 /*
  * The plug-in a test is told to test: a set of native kernels by name, or the path of a shared
- * object; NULL when this processor has no such kernels, or the plug-in no device. A path that ends
- * in ":N" is spread over N devices in all that follows.
+ * object; NULL when this processor has no such kernels, or the plug-in no device, which is then
+ * said on stderr. A path that ends in ":N" is spread over N devices in all that follows.
  */
 const myelin_plugin *harness_plugin(const char *name);
 /* Whether so many devices can share the model; always with one. */
