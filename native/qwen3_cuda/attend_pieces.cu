@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "attend_ops.cuh"
+#include "pieces.h"
 
 namespace {
 
@@ -190,22 +191,18 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
 }
 
 constexpr int kBlocks = 3;
-constexpr int kLeastBlocks = 200; /* fewer leave an H100 idle: other kernels cut work finer */
-constexpr int kLongSplits = 64, kManyBlocks = 1000;
+static_assert(kWarps == MLN_PIECE_WARPS && kRows == MLN_PIECE_ROWS, "as the host counts");
 
 } // namespace
 
 extern "C" int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
-    return kWarps * (kRows / (heads / kv_heads));
+    return mln_piece_tokens(heads, kv_heads);
 }
 
 extern "C" int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads,
                                        int32_t tokens, int32_t pieces, int32_t splits) {
-    int64_t blocks = (int64_t)pieces * kv_heads;
-    if (!mln_cuda_attends_in_tiles(half_cache, head_dim) || blocks < kLeastBlocks)
-        return 0;
-    /* single tokens of long sequences: the longest of a few would have to be waited for */
-    return tokens >= 4 * pieces || splits <= kLongSplits || blocks >= kManyBlocks;
+    return mln_cuda_attends_in_tiles(half_cache, head_dim) &&
+           mln_pieces_suffice(kv_heads, tokens, pieces, splits);
 }
 
 extern "C" cudaError_t mln_cuda_prepare_pieces(void) {

@@ -12,8 +12,8 @@ import unittest
 LIBRARY, PROGRAMS = sys.argv[1], pathlib.Path(sys.argv[2])
 HIDDEN = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # where there are devices, no program sees them
 SKIPPED = 77
-TESTS = (["native_oracle"], ["native_wide"], ["native_greedy"], ["native_draws"],
-         ["model_invariance", "built"], ["model_paging", "built"],
+TESTS = (["native_oracle"], ["native_wide"], ["native_pieces"], ["native_greedy"],
+         ["native_draws"], ["model_invariance", "built"], ["model_paging", "built"],
          ["model_page_schedules", "built"])
 
 
