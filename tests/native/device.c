@@ -25,6 +25,7 @@ static const char faulty[] = ".version 7.0\n"
 /* The driver's functions, as cuda.h has them. */
 static struct {
     int (*init)(unsigned flags);
+    int (*get_device)(int *device, int index);
     int (*retain)(void **context, int device);
     int (*set_current)(void *context);
     int (*load)(void **module, const void *image);
@@ -55,9 +56,11 @@ static void require(int code, const char *what) {
     exit(1);
 }
 
-bool device_open(void) {
+bool device_open(int index) {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *context, *module;
+    int device;
     if (!library || !find(library, "cuInit", &driver.init) ||
+        !find(library, "cuDeviceGet", &driver.get_device) ||
         !find(library, "cuDevicePrimaryCtxRetain", &driver.retain) ||
         !find(library, "cuCtxSetCurrent", &driver.set_current) ||
         !find(library, "cuModuleLoadData", &driver.load) ||
@@ -68,7 +71,8 @@ bool device_open(void) {
         !find(library, "cuMemFree_v2", &driver.release) ||
         !find(library, "cuMemGetInfo_v2", &driver.info))
         return false;
-    if (driver.init(0) != 0 || driver.retain(&context, 0) != 0)
+    if (driver.init(0) != 0 || driver.get_device(&device, index) != 0 ||
+        driver.retain(&context, device) != 0)
         return false;
     require(driver.set_current(context), "cuCtxSetCurrent");
     require(driver.load(&module, faulty), "cuModuleLoadData");

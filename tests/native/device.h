@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* False when there is no driver or no device. */
-bool device_open(void);
+/* From now on, and for this thread: device `index`. False when there is no driver or no device. */
+bool device_open(int index);
 /* Takes memory until at most `bytes` are free; what is free then. */
 size_t device_exhaust(size_t bytes);
 void device_relieve(void);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The NVIDIA plug-in on a real device whose memory runs out and whose context is broken by a kernel
- * that writes nowhere: clear errors at once, nothing hangs, and the process lives. Each part in a
- * process of its own. usage: test_device_faults LIBRARY; without one, or a device, it is skipped.
+ * that writes nowhere: clear errors at once, nothing hangs, and the process lives. With several
+ * devices one of them is broken while all compute. Each part in a process of its own. usage:
+ * test_device_faults LIBRARY[:DEVICES]; without one, or so many devices, it is skipped.
  */
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -22,7 +24,9 @@
 
 enum { PROMPT = 9, STEPS = 8, MAX_LEN = 200, VOCAB = 300, MOST_SECONDS = 100, REQUESTS = 5 };
 
-static const char *path;
+static const char *path; /* as the harness takes it */
+static char *library;    /* without the number of devices, */
+static int32_t devices = 1;
 static char *directory;
 static const myelin_plugin *plugin;
 
@@ -63,7 +67,7 @@ static myelin_status load(mln_model **model, const mln_checkpoint *checkpoint,
 
 static void too_little_memory(void **state) {
     (void)state;
-    assert_true(device_open());
+    assert_true(device_open(0));
     mln_checkpoint *checkpoint;
     mln_model *model = NULL;
     myelin_error failure = {0};
@@ -111,7 +115,7 @@ static void expect_end(myelin_status status, double since) {
 
 static void broken_device(void **state) {
     (void)state;
-    assert_true(device_open());
+    assert_true(device_open(0));
     harness h = harness_open_with(plugin, MYELIN_FUSION_AUTO, directory, 2, MYELIN_DTYPE_AUTO);
     myelin_plugin_context *context = harness_context(&h, 64, MAX_LEN), *other;
     myelin_plugin_sequence *sequence = harness_sequence(&h, MAX_LEN), *more;
@@ -149,6 +153,120 @@ static void broken_device(void **state) {
     plugin->free_pool(pool);
     plugin->free_context(context);
     harness_close(&h);
+}
+
+/* --- one of several devices fails --- */
+
+enum { LONG_STEPS = 400, LONG_LEN = 600, SEVERAL_SECONDS = 25, MOST_WAIT = 5, READ = 64 };
+
+/* What a thread does again and again until it fails. */
+typedef struct worker {
+    const harness *h;
+    myelin_plugin_context *context;
+    myelin_plugin_sequence *sequence;
+    bool reads; /* prompts, by launches; else chunks of tokens, by graphs */
+    atomic_int calls;
+    atomic_bool ended;
+    myelin_status status;
+    char text[512];
+} worker;
+
+static myelin_status compute(const worker *w, myelin_error_buffer *failure) {
+    static const int32_t long_prompt[READ] = {1, 2, 3};
+    int32_t id = 10, out[LONG_STEPS];
+    if (!w->reads)
+        return plugin->decode_greedy(w->context, &w->sequence, &id, 1, LONG_STEPS, out, failure);
+    myelin_span span = {w->sequence, long_prompt, READ, 0, NULL};
+    return plugin->forward(w->context, &span, 1, failure);
+}
+
+static void *work(void *argument) {
+    worker *w = argument;
+    myelin_error_buffer failure = {w->text, sizeof w->text};
+    while ((w->status = compute(w, &failure)) == MYELIN_OK) {
+        plugin->truncate_sequence(w->sequence, PROMPT);
+        atomic_fetch_add(&w->calls, 1);
+    }
+    atomic_store(&w->ended, true);
+    return NULL;
+}
+
+/* The call under way when `device` broke: an error that names the device, and soon. */
+static void expect_broken(worker *w, int device) {
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, work, w), 0);
+    while (atomic_load(&w->calls) < 3 && !atomic_load(&w->ended))
+        usleep(1000);
+    assert_false(atomic_load(&w->ended));
+    assert_true(device_open(device));
+    usleep(3000);
+    device_break();
+    double since = now();
+    while (!atomic_load(&w->ended))
+        usleep(200);
+    print_message("  ended after %.3f ms: %s\n", 1000 * (now() - since), w->text);
+    assert_true(now() - since < MOST_WAIT);
+    pthread_join(thread, NULL);
+    assert_int_equal(w->status, MYELIN_ERROR_DEVICE);
+    char name[32];
+    snprintf(name, sizeof name, "device %d of %" PRId32, device, devices);
+    assert_non_null(strstr(w->text, name));
+    assert_int_equal(plugin->sequence_length(w->sequence), PROMPT);
+}
+
+/* All calls after it: errors without asking a device. */
+static void expect_refused(const worker *w, myelin_plugin_pool *pool) {
+    const myelin_plugin_model *weights = w->h->model->weights;
+    myelin_plugin_context *context;
+    myelin_plugin_sequence *sequence;
+    myelin_plugin_pool *other;
+    double since = now();
+    assert_int_equal(compute(w, &error), MYELIN_ERROR_DEVICE);
+    assert_int_equal(plugin->create_context(weights, 64, MAX_LEN, &context, &error),
+                     MYELIN_ERROR_DEVICE);
+    assert_int_equal(plugin->create_sequence(weights, MAX_LEN, &sequence, &error),
+                     MYELIN_ERROR_DEVICE);
+    assert_int_equal(plugin->create_pool(weights, 4, &other, &error), MYELIN_ERROR_DEVICE);
+    assert_int_equal(plugin->create_paged_sequence(pool, MAX_LEN, &sequence, &error),
+                     MYELIN_ERROR_DEVICE);
+    plugin->copy_page(pool, 1, 0);
+    print_message("  later calls refused in %.3f ms: %s\n", 1000 * (now() - since), text);
+    assert_true(now() - since < 1);
+}
+
+static void break_one_of(int device, bool reads) {
+    harness h = harness_open_with(plugin, MYELIN_FUSION_AUTO, directory, 2, MYELIN_DTYPE_AUTO);
+    worker w = {.h = &h, .reads = reads};
+    w.context = harness_context(&h, READ, LONG_LEN);
+    w.sequence = harness_sequence(&h, LONG_LEN);
+    myelin_plugin_pool *pool = harness_pool(&h, 4);
+    harness_append(&h, w.context, w.sequence, ids, PROMPT, PROMPT, NULL);
+    expect_broken(&w, device);
+    expect_refused(&w, pool);
+    double since = now();
+    plugin->free_sequence(w.sequence);
+    plugin->free_pool(pool);
+    print_message("  freeing the context\n");
+    plugin->free_context(w.context);
+    print_message("  freeing the model\n");
+    harness_close(&h);
+    print_message("  all freed after %.3f ms\n", 1000 * (now() - since));
+    assert_true(now() - since < MOST_WAIT);
+}
+
+static void first_device_decoding(void **state) {
+    (void)state;
+    break_one_of(0, false);
+}
+
+static void last_device_decoding(void **state) {
+    (void)state;
+    break_one_of(devices - 1, false);
+}
+
+static void last_device_reading(void **state) {
+    (void)state;
+    break_one_of(devices - 1, true);
 }
 
 /* --- while it serves --- */
@@ -196,10 +314,10 @@ static void wait_for(const atomic_int *what, int least) {
 
 static void broken_while_serving(void **state) {
     (void)state;
-    assert_true(device_open());
     myelin_model_options options;
     myelin_model_options_init(&options);
-    options.plugin = path;
+    options.plugin = library;
+    options.tensor_parallel = devices;
     myelin_model *model;
     myelin_serving *serving;
     myelin_error failure = {0};
@@ -210,6 +328,7 @@ static void broken_while_serving(void **state) {
         submit(serving, i);
     wait_for(&tokens, 100);
     assert_int_equal(atomic_load(&ended), 0);
+    assert_true(device_open(devices - 1));
     device_break();
     double since = now();
     wait_for(&ended, REQUESTS);
@@ -230,7 +349,7 @@ static void broken_while_serving(void **state) {
 static int run_apart(CMUnitTestFunction function, const char *name) {
     pid_t child = fork();
     if (child == 0) {
-        alarm(MOST_SECONDS);
+        alarm(devices > 1 ? SEVERAL_SECONDS : MOST_SECONDS);
         plugin = harness_plugin(path);
         const struct CMUnitTest tests[] = {{name, function, NULL, NULL, NULL}};
         int failed = plugin ? cmocka_run_group_tests_name(name, tests, NULL, NULL) : 1;
@@ -249,20 +368,41 @@ static int run_apart(CMUnitTestFunction function, const char *name) {
 static bool has_device(void) {
     pid_t child = fork();
     if (child == 0)
-        _exit(device_open() ? 0 : 1);
+        _exit(device_open(devices - 1) ? 0 : 1);
     int status = 1;
     return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
            WEXITSTATUS(status) == 0;
 }
 
+static int with_one(void) {
+    return run_apart(too_little_memory, "too_little_memory") +
+           run_apart(broken_device, "broken_device") +
+           run_apart(broken_while_serving, "broken_while_serving");
+}
+
+static int with_several(void) {
+    return run_apart(last_device_decoding, "last_device_decoding") +
+           run_apart(first_device_decoding, "first_device_decoding") +
+           run_apart(last_device_reading, "last_device_reading") +
+           run_apart(broken_while_serving, "broken_while_serving");
+}
+
 int main(int argc, char **argv) {
-    if (argc < 2 || !has_device())
+    if (argc < 2)
         return 77;
     path = argv[1];
+    library = strdup(path);
+    assert_non_null(library);
+    char *colon = strrchr(library, ':');
+    if (colon) {
+        *colon = '\0';
+        devices = atoi(colon + 1);
+    }
+    if (!has_device())
+        return 77;
     write_model();
-    int failed = run_apart(too_little_memory, "too_little_memory") +
-                 run_apart(broken_device, "broken_device") +
-                 run_apart(broken_while_serving, "broken_while_serving");
+    int failed = devices > 1 ? with_several() : with_one();
     temp_directory_remove(directory);
+    free(library);
     return failed > 0;
 }
