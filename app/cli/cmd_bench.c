@@ -10,10 +10,16 @@
 
 enum { PROBE_BYTES = 512 << 20, MAX_COUNT = 1 << 20, MAX_RUNS = 1000, NUM_RUNGS = 7 };
 
+/* Of --sampled, as Qwen3's authors advise. */
+enum { DEFAULT_TOP_K = 20 };
+#define DEFAULT_TOP_P 0.95
+
 typedef struct bench_arguments {
     bool json;
     bool ladder;
     bool sampled;
+    int32_t top_k; /* below 0: not given */
+    double top_p;  /* 0: not given */
     const char *synthetic;
     int32_t bits;
     int32_t prefill, decode, depth, batch, runs;
@@ -44,6 +50,10 @@ static const cli_option bench_options[] = {
     {"sampled", 0, NULL, CLI_FLAG, NULL,
      "draw tokens at temperature 0.6, top_k 20, top_p 0.95 in place of taking the likeliest",
      FIELD(sampled)},
+    {"top-k", 0, NULL, CLI_INT32, "N", "with --sampled: 0 for all", FIELD(top_k), .min = 0,
+     .max = INT32_MAX},
+    {"top-p", 0, NULL, CLI_REAL, "X", "with --sampled", FIELD(top_p), .min = 0, .max = 1,
+     .above_min = true},
     {"ladder", 0, NULL, CLI_FLAG, NULL, "measure at each rung of --fusion the model has",
      FIELD(ladder)},
     {"json", 0, NULL, CLI_FLAG, NULL, "print one JSON object", FIELD(json)},
@@ -114,7 +124,7 @@ static bool is_interrupted(void *user) {
     return cli_interrupted();
 }
 
-/* Greedy, or sampled as Qwen3's authors advise, without an end before its length. */
+/* Greedy, or sampled, without an end before its length. */
 static myelin_generation_options options_of(const bench_arguments *a, int32_t tokens) {
     static const int32_t none[1];
     myelin_generation_options options;
@@ -126,8 +136,8 @@ static myelin_generation_options options_of(const bench_arguments *a, int32_t to
     if (a->sampled) {
         options.sampler = MYELIN_SAMPLER_SAMPLED;
         options.temperature = 0.6;
-        options.top_k = 20;
-        options.top_p = 0.95;
+        options.top_k = a->top_k < 0 ? DEFAULT_TOP_K : a->top_k;
+        options.top_p = a->top_p > 0 ? a->top_p : DEFAULT_TOP_P;
         options.seed = 1;
     }
     options.cancelled = is_interrupted;
@@ -473,7 +483,7 @@ static int bench(const cli_command *command, const bench_arguments *a) {
 }
 
 static int run(const cli_command *command, int argc, char **argv) {
-    bench_arguments arguments = {.prefill = 128, .decode = 64, .batch = 1, .runs = 3};
+    bench_arguments arguments = {.prefill = 128, .decode = 64, .batch = 1, .runs = 3, .top_k = -1};
     int count, code;
     const cli_group groups[] = {
         {"Measuring", bench_options, sizeof bench_options / sizeof *bench_options, &arguments,
@@ -488,6 +498,8 @@ static int run(const cli_command *command, int argc, char **argv) {
         return cli_usage(command, "--synthetic and --model exclude each other");
     if (arguments.synthetic == NULL && arguments.bits != 0)
         return cli_usage(command, "--bits needs --synthetic");
+    if (!arguments.sampled && (arguments.top_k >= 0 || arguments.top_p > 0))
+        return cli_usage(command, "--top-k and --top-p need --sampled");
     if (arguments.ladder && arguments.model.fusion != MYELIN_FUSION_AUTO)
         return cli_usage(command, "--ladder and --fusion exclude each other");
     cli_interrupts_defer();

@@ -36,6 +36,10 @@ class Bench(TestCase):
         self.check(self.good_json("bench", "--json", *QUICK, "--depth", "70"), 3)
         self.check(self.good_json("bench", "--json", *QUICK, "--batch", "3", "--sampled"), 3)
 
+    def test_draws(self):
+        draws = ("--sampled", "--top-k", "0", "--top-p", "0.5")
+        self.check(self.good_json("bench", "--json", *QUICK, *draws), 3)
+
     def test_ladder(self):
         answer = self.good_json("bench", "--json", "--ladder", *QUICK)
         self.assertEqual(answer["ladder"][0]["rung"], "composed")
@@ -57,6 +61,8 @@ class Bench(TestCase):
     def test_wrong_usage(self):
         for arguments, message in (
                 (("--bits", "4"), "--bits needs --synthetic"),
+                (("--top-k", "0"), "--top-k and --top-p need --sampled"),
+                (("--top-p", "1"), "--top-k and --top-p need --sampled"),
                 (("--ladder", "--fusion", "layer"), "exclude each other"),
                 (("--synthetic", "qwen3-0.6b", "-m", "x"), "exclude each other"),
                 (("x",), "expected no argument"),
