@@ -219,7 +219,7 @@ cudaError_t mln_cuda_head(myelin_plugin_context *c, int32_t count) {
 }
 
 /* The logits of some rows at a time, so that few rows need room for them. */
-cudaError_t mln_cuda_sampled(myelin_plugin_context *c, int32_t count, int32_t splits) {
+cudaError_t mln_cuda_sampled(myelin_plugin_context *c, int32_t count, int32_t splits, bool wide) {
     const myelin_config *config = &c->model->config;
     cudaError_t error = mln_cuda_layers(c, count, splits, true);
     for (int32_t first = 0; first < count && error == cudaSuccess; first += MLN_CUDA_HEAD_ROWS) {
@@ -231,6 +231,8 @@ cudaError_t mln_cuda_sampled(myelin_plugin_context *c, int32_t count, int32_t sp
         error = project_logits(c, &head);
         mln_cuda_sample sample = {.logits = c->logits,
                                   .peaks = c->peaks,
+                                  .wide = wide ? c->wide : NULL,
+                                  .keys = c->keys,
                                   .draws = c->draws + first,
                                   .rows = c->rows + first,
                                   .out_ids = c->out_ids,

@@ -81,6 +81,8 @@ struct myelin_plugin_context {
     int32_t *wanted;          /* [HEAD_ROWS] */
     mln_cuda_best *best;      /* [T, blocks of the head] */
     float *peaks;             /* [HEAD_ROWS, chunks of the vocabulary] */
+    mln_cuda_wide *wide;      /* [HEAD_ROWS] */
+    mln_cuda_key *keys;       /* [HEAD_ROWS, shares of the vocabulary] */
     myelin_draw *draws;       /* [T] of decode_sample() */
     int32_t *out_ids;         /* [T * max_steps] */
     int32_t *steps;           /* [1] */
@@ -89,7 +91,8 @@ struct myelin_plugin_context {
     int2 *host_pieces;       /* likewise */
     int32_t num_pieces;      /* of the call */
     int32_t *host_ids;       /* pinned host memory, [T * max_steps] */
-    cudaGraphExec_t *graphs; /* host: [greedy, sampled][T + 1][BUCKETS], NULL until first used */
+    cudaGraphExec_t *graphs; /* host: [greedy, sampled, from all tokens][T + 1][BUCKETS], NULL until
+                                first used */
     bool persists;           /* one sequence is decoded by one kernel */
     mln_cuda_persist persist;
     unsigned char *persist_memory;
@@ -158,8 +161,12 @@ cudaError_t mln_cuda_layers(myelin_plugin_context *context, int32_t tokens, int3
 cudaError_t mln_cuda_head(myelin_plugin_context *context, int32_t count);
 /* One greedy step of `count` sequences. */
 cudaError_t mln_cuda_greedy(myelin_plugin_context *context, int32_t count, int32_t splits);
-/* One step of `count` sequences whose tokens are chosen as context->draws says. */
-cudaError_t mln_cuda_sampled(myelin_plugin_context *context, int32_t count, int32_t splits);
+/*
+ * One step of `count` sequences whose tokens are chosen as context->draws says; `wide` when some
+ * are drawn from all tokens, for which there is more to launch.
+ */
+cudaError_t mln_cuda_sampled(myelin_plugin_context *context, int32_t count, int32_t splits,
+                             bool wide);
 
 /* persist.c: one sequence's greedy tokens by one kernel; `memory` has so many bytes. */
 uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len);

@@ -73,6 +73,9 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->best = carve(from, one > many ? one : many, sizeof *c->best);
     int64_t chunks = (config->vocab_size + MLN_SAMPLE_CHUNK - 1) / MLN_SAMPLE_CHUNK;
     c->peaks = carve(from, MLN_CUDA_HEAD_ROWS * chunks, sizeof *c->peaks);
+    c->wide = carve(from, MLN_CUDA_HEAD_ROWS, sizeof *c->wide);
+    int64_t shares = mln_cuda_sample_shares(config->vocab_size);
+    c->keys = carve(from, MLN_CUDA_HEAD_ROWS * shares, sizeof *c->keys);
     c->draws = carve(from, rows, sizeof *c->draws);
     c->out_ids = carve(from, rows * MAX_STEPS, sizeof *c->out_ids);
     c->steps = carve(from, 1, sizeof *c->steps);
@@ -90,7 +93,7 @@ static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, i
 
 /* Entries of the table of graphs. */
 static size_t graph_slots(const myelin_plugin_context *c) {
-    return 2 * ((size_t)c->max_tokens + 1) * MLN_CUDA_BUCKETS;
+    return 3 * ((size_t)c->max_tokens + 1) * MLN_CUDA_BUCKETS;
 }
 
 static void free_context(myelin_plugin_context *c) {
@@ -131,6 +134,8 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     if (code == cudaSuccess)
         code = cudaMemset(c->done, 0,
                           rows * (size_t)c->model->config.num_key_value_heads * sizeof *c->done);
+    if (code == cudaSuccess)
+        code = cudaMemset(c->wide, 0, MLN_CUDA_HEAD_ROWS * sizeof *c->wide);
     if (code == cudaSuccess)
         code = mln_cuda_persist_prepare(c, c->persist_memory);
     return mln_cuda_allocated(c->model, code, bytes, "scratch memory", error);
@@ -355,10 +360,11 @@ typedef struct chunk_call {
     myelin_plugin_sequence *const *sequences;
     const myelin_draw *draws;
     int32_t count;
+    bool wide; /* some draws are from all tokens */
 } chunk_call;
 
 static cudaError_t enqueue_step(myelin_plugin_context *c, const chunk_call *call, int32_t splits) {
-    return call->draws ? mln_cuda_sampled(c, call->count, splits)
+    return call->draws ? mln_cuda_sampled(c, call->count, splits, call->wide)
                        : mln_cuda_greedy(c, call->count, splits);
 }
 
@@ -366,7 +372,8 @@ static cudaError_t enqueue_step(myelin_plugin_context *c, const chunk_call *call
 static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, int32_t splits,
                             cudaGraphExec_t *graph) {
     int32_t bucket, rounded = bucket_of(splits, &bucket);
-    int64_t row = call->count + (call->draws ? c->max_tokens + (int64_t)1 : 0);
+    int64_t kind = call->wide ? 2 : call->draws ? 1 : 0;
+    int64_t row = call->count + kind * (c->max_tokens + (int64_t)1);
     cudaGraphExec_t *slot = &c->graphs[row * MLN_CUDA_BUCKETS + bucket];
     *graph = *slot;
     if (*slot)
@@ -498,6 +505,8 @@ static myelin_status decode_sample(myelin_plugin_context *c,
                                    const myelin_draw *draws, int32_t num_sequences, int32_t steps,
                                    int32_t *out_ids, myelin_error_buffer *error) {
     chunk_call call = {.sequences = sequences, .draws = draws, .count = num_sequences};
+    for (int32_t s = 0; s < num_sequences; s++)
+        call.wide = call.wide || mln_cuda_draws_from_all(&draws[s]);
     return decode(c, &call, ids, steps, out_ids, "decode_sample", error);
 }
 

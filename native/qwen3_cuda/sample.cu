@@ -12,26 +12,14 @@
  * logits are, and they are ranked in shared memory. Other settings, and logits that are alike by
  * the thousand, find the least word digit by digit in passes over the whole row.
  */
-#include <float.h>
-#include <stdint.h>
-
-#define MLN_DRAW_FUNCTION __device__ inline
-#include "base/draw.h"
-#include "sample.h"
+#include "sample_ops.cuh"
 
 namespace {
 
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
 constexpr int kChunk = MLN_SAMPLE_CHUNK;
 constexpr int kMostPeaks = 2048; /* chunks of a row whose peaks are ranked */
-constexpr int kRanked = 1024;    /* candidates that are ranked, one a thread */
-
-constexpr float kLeast = -INFINITY;
-
-struct best_key {
-    double key;
-    int32_t id;
-};
+constexpr int kRanked = MLN_SAMPLE_RANKED;
 
 struct shared_memory {
     union {
@@ -44,7 +32,7 @@ struct shared_memory {
     };
     uint64_t found[kRanked];
     unsigned long long sums[kWarps];
-    best_key best[kWarps];
+    mln_cuda_key best[kWarps];
     float values[kWarps];
     int32_t ids[kWarps];
     int num_found;
@@ -62,21 +50,6 @@ struct row_view {
     myelin_draw draw;
     uint32_t position;
 };
-
-__device__ inline uint64_t word_of(float z, int32_t id) {
-    uint32_t bits = __float_as_uint(z + 0.0f); /* there is one zero */
-    bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (uint32_t)~id;
-}
-
-__device__ inline float logit_of(uint64_t word) {
-    uint32_t bits = (uint32_t)(word >> 32);
-    return __uint_as_float(bits >> 31 ? bits & 0x7fffffffu : ~bits);
-}
-
-__device__ inline int32_t id_of(uint64_t word) {
-    return (int32_t) ~(uint32_t)word;
-}
 
 /* --- over a block; every thread gets the result --- */
 
@@ -117,17 +90,8 @@ __device__ unsigned long long sum_before(unsigned long long x, unsigned long lon
     return before + sum - x;
 }
 
-__device__ inline best_key better(best_key a, best_key b) {
-    return a.key != b.key ? (a.key > b.key ? a : b) : (a.id < b.id ? a : b);
-}
-
-__device__ int32_t best_of(best_key mine, shared_memory &m) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-        best_key theirs = {__shfl_xor_sync(~0u, mine.key, offset),
-                           __shfl_xor_sync(~0u, mine.id, offset)};
-        mine = better(mine, theirs);
-    }
+__device__ int32_t best_of(mln_cuda_key mine, shared_memory &m) {
+    mine = better_of_warp(mine);
     if (threadIdx.x % 32 == 0)
         m.best[threadIdx.x / 32] = mine;
     __syncthreads();
@@ -256,7 +220,7 @@ __device__ int32_t draw_ranked(const row_view &row, int count, shared_memory &m)
     }
     if (row.draw.min_p > 0)
         kept = kept && mln_draw_exp(below) >= row.draw.min_p;
-    best_key best = {-INFINITY, INT32_MAX};
+    mln_cuda_key best = no_key();
     if (kept)
         best = {mln_draw_key(z, row.draw.seed, row.position, (uint32_t)id_of(mine)), id_of(mine)};
     return best_of(best, m);
@@ -368,13 +332,13 @@ __device__ int32_t draw_from_all(const row_view &row, shared_memory &m) {
         least = least_of_top_k(row, m);
     if (row.draw.top_p < 1)
         least = least_of_top_p(row, least, m);
-    best_key best = {-INFINITY, INT32_MAX};
+    mln_cuda_key best = no_key();
     each_candidate(row, [&](float z, int32_t id) {
         if ((double)z + MLN_DRAW_MOST_NOISE < best.key || word_of(z, id) < least)
             return;
         if (row.draw.min_p > 0 && !(mln_draw_exp((double)z - (double)row.peak) >= row.draw.min_p))
             return;
-        best_key mine = {mln_draw_key(z, row.draw.seed, row.position, (uint32_t)id), id};
+        mln_cuda_key mine = {mln_draw_key(z, row.draw.seed, row.position, (uint32_t)id), id};
         best = better(best, mine);
     });
     return best_of(best, m);
@@ -401,13 +365,55 @@ __global__ void peaks_kernel(const float *logits, int32_t vocab, int32_t chunks,
         peaks[(int64_t)blockIdx.y * chunks + chunk] = peak;
 }
 
-__device__ int32_t choose(row_view &row, shared_memory &m) {
+/*
+ * The draw from what blocks have found of a row that is drawn from all tokens: their best keys, and
+ * candidates of which some are beyond top_p. Below 0 when these were too many.
+ */
+__device__ int32_t draw_from_shares(const row_view &row, const mln_cuda_sample &p,
+                                    shared_memory &m) {
+    int t = threadIdx.x, count = 0, shares = mln_cuda_sample_shares(p.vocab);
+    const mln_cuda_key *keys = p.keys + (int64_t)blockIdx.x * shares;
+    mln_cuda_key best = no_key();
+    for (int i = t; i < shares; i += kThreads)
+        best = better(best, keys[i]);
+    if (row.draw.top_p < 1) {
+        mln_cuda_wide *wide = p.wide + blockIdx.x;
+        count = (int)wide->undecided;
+        __syncthreads();
+        if (t == 0)
+            wide->undecided = 0;
+        if (count > kRanked)
+            return -1;
+        if (t < count)
+            m.found[t] = wide->words[t];
+        __syncthreads();
+        rank(count, m);
+        uint64_t word = t < count ? m.sorted[t] : 0;
+        float z = logit_of(word);
+        double below = (double)z - (double)row.peak;
+        unsigned long long total, mass = t < count ? mln_draw_mass(below) : 0;
+        mass = wide->before + sum_before(mass, &total, m);
+        bool kept = t < count && mln_draw_lacks(mass, wide->total, row.draw.top_p) &&
+                    (row.draw.min_p <= 0 || mln_draw_exp(below) >= row.draw.min_p);
+        if (kept)
+            best =
+                better(best, {mln_draw_key(z, row.draw.seed, row.position, (uint32_t)id_of(word)),
+                              id_of(word)});
+    }
+    return best_of(best, m);
+}
+
+__device__ int32_t choose(row_view &row, const mln_cuda_sample &p, shared_memory &m) {
     int32_t chunk;
     float peak = find_peak(row, &chunk, m);
     row.peak = peak / row.temperature;
     if (!row.draw.sampled || !isfinite(row.peak))
         return argmax_of(row, peak, chunk, m);
-    if (row.draw.top_k > 0 && row.draw.top_k <= kRanked && row.chunks <= kMostPeaks) {
+    if (p.wide && mln_cuda_draws_from_all(&row.draw)) {
+        int32_t id = draw_from_shares(row, p, m);
+        if (id >= 0)
+            return id;
+    } else if (row.draw.top_k > 0 && row.draw.top_k <= kRanked && row.chunks <= kMostPeaks) {
         float least = least_peak(row, m);
         int count = find(row, least / row.temperature, m);
         if (count <= kRanked) {
@@ -429,7 +435,7 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(mln_cuda_sample p) {
     row.draw = p.draws[blockIdx.x];
     row.position = (uint32_t)to->position + 1;
     row.temperature = row.draw.sampled ? (float)row.draw.temperature : 1.0f;
-    int32_t id = choose(row, m);
+    int32_t id = choose(row, p, m);
     if (threadIdx.x == 0) {
         p.out_ids[(p.first + (int64_t)blockIdx.x) * *p.steps + to->step] = id;
         to->id = id;
@@ -444,6 +450,9 @@ extern "C" cudaError_t mln_cuda_sample_launch(const mln_cuda_sample *p, cudaStre
     constexpr int warps = 8;
     dim3 grid((unsigned)((p->chunks + warps - 1) / warps), (unsigned)p->count);
     peaks_kernel<<<grid, warps * 32, 0, stream>>>(p->logits, p->vocab, p->chunks, p->peaks);
+    cudaError_t error = p->wide ? mln_cuda_sample_wide_launch(p, stream) : cudaSuccess;
+    if (error != cudaSuccess)
+        return error;
     draw_kernel<<<(unsigned)p->count, kThreads, 0, stream>>>(*p);
     return cudaGetLastError();
 }

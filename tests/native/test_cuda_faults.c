@@ -91,7 +91,7 @@ static void use(world *w, tally *t) {
     float logits[2 * VOCAB], hidden[2 * 256];
     myelin_plugin_sequence *both[] = {w->plain, w->paged};
     myelin_span spans[2];
-    const myelin_draw draws[2] = {{.sampled = 1, .temperature = 1, .top_p = 1}, {.sampled = 0}};
+    myelin_draw draws[2] = {{.sampled = 1, .temperature = 1, .top_p = 1}, {.sampled = 0}};
     int32_t out[2 * STEPS], length = 0;
     for (int i = 0; i < 2; i++)
         spans[i] = (myelin_span){both[i], ids, PROMPT, 1, logits + i * VOCAB};
@@ -100,6 +100,7 @@ static void use(world *w, tally *t) {
         int32_t more = call < 2 ? PROMPT : STEPS;
         for (int i = 0; i < 2; i++)
             spans[i].num_logits = call == 0;
+        draws[0].top_k = call == 3 ? 0 : 20; /* from all tokens, and from few */
         if (call == 0)
             status = plugin->forward(w->context, spans, 2, &error);
         else if (call == 1)
