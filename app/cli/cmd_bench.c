@@ -179,7 +179,8 @@ static myelin_status run_one(const bench_arguments *a, myelin_model *model, run_
 typedef struct batch {
     const bench_arguments *arguments;
     myelin_generation_options *options; /* [batch] */
-    int32_t **ids;                      /* [batch] */
+    int32_t **ids;                      /* [batch], */
+    size_t *lengths;                    /* so many of each */
     int32_t asked;
     double last_prefill_ms, per_token_ms; /* of the sequence that began last */
     int32_t *tokens;                      /* of the first */
@@ -188,11 +189,10 @@ typedef struct batch {
 
 static bool next_request(void *user, myelin_request *request) {
     batch *b = user;
-    const bench_arguments *a = b->arguments;
-    if (b->asked == a->batch)
+    if (b->asked == b->arguments->batch)
         return false;
     request->prompt_ids = b->ids[b->asked];
-    request->num_prompt_ids = (size_t)(a->depth + a->prefill);
+    request->num_prompt_ids = b->lengths[b->asked];
     request->options = &b->options[b->asked];
     request->tag = b->ids[b->asked++];
     return true;
@@ -213,25 +213,55 @@ static bool on_done(void *user, void *tag, myelin_result *result, const myelin_e
     return !cli_interrupted();
 }
 
-/* Steps that reading a prompt takes at most, a guess: with fewer tokens a step it takes more. */
-enum { TOKENS_A_STEP = 48 };
+/*
+ * How sequences of a batch begin: each step takes one token of every sequence and `more` of the
+ * prompts beside, which go to the first that is still being read. So prompts end one after the
+ * other. Those that end early are shorter by what their sequences generate until the last has
+ * ended: then all are equally long.
+ */
+typedef struct staggered {
+    size_t more; /* tokens of a prompt beside one a step */
+    size_t rate; /* of all prompts, a step */
+    size_t last; /* the step that ends the last prompt */
+} staggered;
+
+/* The step that ends prompt i. */
+static size_t step_of(const staggered *s, size_t i) {
+    if (s->rate == 0) /* all are read side by side */
+        return s->last;
+    size_t step = ((i + 1) * s->more + s->rate - 1) / s->rate;
+    return step > 0 ? step : 1;
+}
+
+/* Prompts of `length` tokens, the last one, or about so many. */
+static staggered stagger(size_t count, size_t length, size_t step_tokens) {
+    staggered s = {.rate = step_tokens > count ? step_tokens - count : 0, .last = length};
+    s.more = length * s.rate / (s.rate + count);
+    if (s.rate > 0)
+        s.last = step_of(&s, count - 1);
+    return s;
+}
 
 /*
- * Several sequences. They begin one after the other, as prompts are read, so those that begin first
- * generate longer: until the last has all its tokens. Its time for a token is then that of a step
- * of all.
+ * Several sequences, all of which generate until the last that began has all its tokens. Its time
+ * for a token is then that of a step of all.
  */
 static myelin_status run_batch(const bench_arguments *a, myelin_model *model, run_times *times,
                                int32_t *tokens, myelin_error *error) {
-    size_t count = (size_t)a->batch, length = (size_t)(a->depth + a->prefill);
+    size_t count = (size_t)a->batch, read = 0;
+    myelin_model_info info = {.size = sizeof info};
+    myelin_model_get_info(model, &info);
+    staggered s = stagger(count, (size_t)(a->depth + a->prefill), (size_t)info.step_tokens);
     batch b = {.arguments = a, .tokens = tokens};
     b.ids = cli_allocate(count * sizeof *b.ids);
+    b.lengths = cli_allocate(count * sizeof *b.lengths);
     b.options = cli_allocate(count * sizeof *b.options);
-    for (size_t i = 0; i < count; i++)
-        b.options[i] =
-            options_of(a, a->decode + (int32_t)((count - 1 - i) * (length / TOKENS_A_STEP + 2)));
-    for (size_t i = 0; i < count; i++)
-        b.ids[i] = made_up_ids(length, 7919 * i, myelin_model_config(model)->vocab_size);
+    for (size_t i = 0; i < count; i++) {
+        b.options[i] = options_of(a, a->decode + (int32_t)(s.last - step_of(&s, i)));
+        b.lengths[i] = s.more + step_of(&s, i);
+        b.ids[i] = made_up_ids(b.lengths[i], 7919 * i, myelin_model_config(model)->vocab_size);
+        read += b.lengths[i];
+    }
     myelin_batch_options options;
     myelin_batch_options_init(&options);
     options.max_sequences = a->batch;
@@ -241,12 +271,13 @@ static myelin_status run_batch(const bench_arguments *a, myelin_model *model, ru
         status = b.error.status;
     }
     if (status == MYELIN_OK) {
-        times->prefill = 1000 * (double)(length * count) / b.last_prefill_ms;
+        times->prefill = 1000 * (double)read / b.last_prefill_ms;
         times->decode = 1000 * (double)count / b.per_token_ms;
     }
     for (size_t i = 0; i < count; i++)
         free(b.ids[i]);
     free(b.ids);
+    free(b.lengths);
     free(b.options);
     return status;
 }

@@ -235,6 +235,7 @@ typedef struct myelin_model_info {
     uint64_t weight_bytes;
     double load_ms;
     myelin_fusion max_fusion; /* highest rung there is for this model, whichever it was opened at */
+    int32_t step_tokens; /* tokens of one step, prompts included, unless others are asked for */
 } myelin_model_info;
 
 MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);

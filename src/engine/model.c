@@ -184,7 +184,8 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
                               .threads = mln_pool_threads(model->model->pool),
                               .weight_bytes = model->model->weight_bytes,
                               .load_ms = model->load_ms,
-                              .max_fusion = (myelin_fusion)model->plugin.plugin->max_fusion};
+                              .max_fusion = (myelin_fusion)model->plugin.plugin->max_fusion,
+                              .step_tokens = mln_step_tokens(model->model->plugin)};
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 

@@ -35,6 +35,8 @@ class Bench(TestCase):
     def test_depth_and_batch(self):
         self.check(self.good_json("bench", "--json", *QUICK, "--depth", "70"), 3)
         self.check(self.good_json("bench", "--json", *QUICK, "--batch", "3", "--sampled"), 3)
+        self.check(self.good_json("bench", "--json", "-r", "1", "-p", "9", "-n", "3", "--batch",
+                                  "150"), 1)
 
     def test_draws(self):
         draws = ("--sampled", "--top-k", "0", "--top-p", "0.5")

@@ -234,6 +234,7 @@ static void test_device_and_fusion(void **state) {
     assert_int_equal(info.threads, 3);
     assert_int_equal(info.size, sizeof info);
     assert_true(info.load_ms > 0);
+    assert_int_equal(info.step_tokens, 128);
     myelin_model_info older = {.size = offsetof(myelin_model_info, weight_bytes), .load_ms = -1};
     myelin_model_get_info(model, &older);
     assert_string_equal(older.plugin, "composed");
