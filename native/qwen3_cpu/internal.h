@@ -189,12 +189,7 @@ void mln_cpu_set_pages(myelin_plugin_sequence *sequence, const int32_t *pages, i
                        int32_t length);
 void mln_cpu_copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from);
 
-/*
- * pack.c: a BF16P panel from a BF16 one, in at most its bytes and a head's; dense where packing
- * would not make it smaller.
- */
-void mln_cpu_pack_panel(unsigned char *to, const unsigned char *dense, int64_t columns);
-/* The weight in `row` (of the panel's 32) and `column` of a BF16P panel. */
+/* pack.c: the weight in `row` (of the panel's 32) and `column` of a BF16P panel. */
 void mln_cpu_packed_row(float *out, const unsigned char *panel, int64_t columns, int64_t row);
 
 /* forward.c: all layers over context->rows, then the head over context->wanted. */

@@ -79,6 +79,16 @@ typedef struct mln_cpu_escape {
 
 enum { MLN_CPU_PACKED_STEP = 192 }; /* bytes of four columns */
 
+/* The code of an upper byte, if one stands for it: its sign and the lowest bits of its exponent. */
+static inline uint8_t mln_cpu_code_of(unsigned upper) {
+    return (uint8_t)((upper >> 4 & 8) | (upper & 7));
+}
+
+/* pack.c: what each code is best to stand for, by every `every`-th pair of columns of a BF16 panel.
+ */
+void mln_cpu_choose_upper(uint8_t upper[16], const unsigned char *dense, int64_t pairs,
+                          int64_t every);
+
 /* What a cache holds of each number: a float, a binary16, or a code of -127 to 127. */
 typedef enum mln_cpu_cell {
     MLN_CPU_CELL_F32,
@@ -167,6 +177,11 @@ typedef struct mln_cpu_kernels {
 
     /* Panel `panel` of a dense matrix from its rows [32][K] as they are stored in files. */
     void (*interleave)(unsigned char *panel, const void *rows, const mln_cpu_matrix *weight);
+    /*
+     * A BF16P panel from a BF16 one, in at most its bytes and a head's; dense where packing would
+     * not make it smaller. Returns its bytes.
+     */
+    size_t (*pack_weights)(unsigned char *panel, const unsigned char *dense, int64_t columns);
 } mln_cpu_kernels;
 
 /* The fastest table this processor can run; `wanted` names another, or is NULL. */

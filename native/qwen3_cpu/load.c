@@ -205,7 +205,7 @@ static myelin_status read_panel(load_job *job, const plan_matrix *from, int64_t 
         return status;
     }
     job->model->kernels->interleave(buffer + m->panel_bytes, buffer, m);
-    mln_cpu_pack_panel(to, buffer + m->panel_bytes, m->columns);
+    job->model->kernels->pack_weights(to, buffer + m->panel_bytes, m->columns);
     return status;
 }
 

@@ -103,6 +103,28 @@ INLINE vw vw_zip_low(vw a, vw b) {
 INLINE vw vw_zip_high(vw a, vw b) {
     return _mm512_unpackhi_epi8(a, b);
 }
+/* The reverse: of each 16 bytes of a, then of b, those with even numbers and those with odd ones.
+ */
+INLINE vw vw_even_bytes(vw a, vw b) {
+    __m512i lower = _mm512_set1_epi16(255);
+    return _mm512_packus_epi16(_mm512_and_si512(a, lower), _mm512_and_si512(b, lower));
+}
+INLINE vw vw_odd_bytes(vw a, vw b) {
+    return _mm512_packus_epi16(_mm512_srli_epi16(a, 8), _mm512_srli_epi16(b, 8));
+}
+INLINE vw vw_or(vw a, vw b) {
+    return _mm512_or_si512(a, b);
+}
+/* The codes of upper bytes, mln_cpu_code_of(), in the low half of each byte or in the high one. */
+INLINE vw vw_codes(vw upper, int high) {
+    __m512i exponent = _mm512_and_si512(upper, _mm512_set1_epi8(7));
+    __m512i sign = _mm512_and_si512(upper, _mm512_set1_epi8((char)0x80));
+    return high ? _mm512_or_si512(_mm512_slli_epi32(exponent, 4), sign)
+                : _mm512_or_si512(exponent, _mm512_srli_epi32(sign, 4));
+}
+INLINE int vw_same(vw a, vw b) {
+    return _mm512_cmpneq_epi64_mask(a, b) == 0;
+}
 
 /* Of 16 pairs of bfloat16 the first ones and the second ones. */
 INLINE vf vw_first(vw w) {

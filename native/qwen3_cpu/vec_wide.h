@@ -209,6 +209,11 @@ INLINE part_b part_lookup(part_b table, part_b numbers) {
 INLINE part_b part_zip(part_b a, part_b b, int upper) {
     return upper ? _mm256_unpackhi_epi8(a, b) : _mm256_unpacklo_epi8(a, b);
 }
+INLINE part_b part_unzip(part_b a, part_b b, int odd) {
+    __m256i lower = _mm256_set1_epi16(255);
+    return odd ? _mm256_packus_epi16(_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8))
+               : _mm256_packus_epi16(_mm256_and_si256(a, lower), _mm256_and_si256(b, lower));
+}
 #elif defined(VEC_NEON)
 typedef uint8x16_t part_b;
 INLINE part_b part_lookup(part_b table, part_b numbers) {
@@ -217,13 +222,20 @@ INLINE part_b part_lookup(part_b table, part_b numbers) {
 INLINE part_b part_zip(part_b a, part_b b, int upper) {
     return upper ? vzip2q_u8(a, b) : vzip1q_u8(a, b);
 }
+INLINE part_b part_unzip(part_b a, part_b b, int odd) {
+    return odd ? vuzp2q_u8(a, b) : vuzp1q_u8(a, b);
+}
 #else
 typedef uint8_t part_b __attribute__((vector_size(VEC_BYTES)));
+/* Through memory: a vector's elements one by one cost more. */
 INLINE part_b part_lookup(part_b table, part_b numbers) {
-    part_b r;
+    uint8_t t[VEC_BYTES], n[VEC_BYTES];
+    memcpy(t, &table, sizeof t);
+    memcpy(n, &numbers, sizeof n);
     for (int i = 0; i < VEC_BYTES; i++)
-        r[i] = table[numbers[i]];
-    return r;
+        n[i] = t[n[i] & 15];
+    memcpy(&numbers, n, sizeof n);
+    return numbers;
 }
 INLINE part_b part_zip(part_b a, part_b b, int upper) {
     part_b r;
@@ -232,6 +244,15 @@ INLINE part_b part_zip(part_b a, part_b b, int upper) {
         r[2 * i + 1] = b[i + upper * VEC_BYTES / 2];
     }
     return r;
+}
+INLINE part_b part_unzip(part_b a, part_b b, int odd) {
+    uint8_t from[2 * VEC_BYTES], to[VEC_BYTES];
+    memcpy(from, &a, sizeof a);
+    memcpy(from + VEC_BYTES, &b, sizeof b);
+    for (int i = 0; i < VEC_BYTES; i++)
+        to[i] = from[2 * i + odd];
+    memcpy(&a, to, sizeof to);
+    return a;
 }
 #endif
 /* table[16] at every byte's number below 16 */
@@ -253,6 +274,37 @@ INLINE vw vw_zip_low(vw a, vw b) {
 INLINE vw vw_zip_high(vw a, vw b) {
     EACH_PART a.v[p] = (part_u)part_zip((part_b)a.v[p], (part_b)b.v[p], 1);
     return a;
+}
+/* The reverse: of each 16 bytes of a, then of b, those with even numbers and those with odd ones.
+ */
+INLINE vw vw_even_bytes(vw a, vw b) {
+    EACH_PART a.v[p] = (part_u)part_unzip((part_b)a.v[p], (part_b)b.v[p], 0);
+    return a;
+}
+INLINE vw vw_odd_bytes(vw a, vw b) {
+    EACH_PART a.v[p] = (part_u)part_unzip((part_b)a.v[p], (part_b)b.v[p], 1);
+    return a;
+}
+INLINE vw vw_or(vw a, vw b) {
+    EACH_PART a.v[p] |= b.v[p];
+    return a;
+}
+/* The codes of upper bytes, mln_cpu_code_of(), in the low half of each byte or in the high one. */
+INLINE vw vw_codes(vw upper, int high) {
+    EACH_PART {
+        part_u exponent = upper.v[p] & 0x07070707u, sign = upper.v[p] & 0x80808080u;
+        upper.v[p] = high ? exponent << 4 | sign : exponent | sign >> 4;
+    }
+    return upper;
+}
+INLINE int vw_same(vw a, vw b) {
+    part_u differ = {0};
+    EACH_PART differ |= a.v[p] ^ b.v[p];
+    uint64_t words[VEC_BYTES / 8];
+    memcpy(words, &differ, sizeof words);
+    for (int i = 1; i < VEC_BYTES / 8; i++)
+        words[0] |= words[i];
+    return words[0] == 0;
 }
 
 /* Of 16 pairs of bfloat16 the first ones and the second ones. */

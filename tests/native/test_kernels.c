@@ -301,7 +301,7 @@ static scalar_panel packed_panels(int64_t columns, numbers how, int64_t rare) {
     if (!matrix.data || !matrix.starts)
         abort();
     matrix.starts[1] = (uint64_t)(matrix.panel_bytes + 63) / 64 * 64 - 64;
-    mln_cpu_pack_panel(matrix.data + matrix.starts[1], (unsigned char *)weights, columns);
+    tested->pack_weights(matrix.data + matrix.starts[1], (unsigned char *)weights, columns);
     free(p.matrix.data);
     p.matrix = matrix;
     return p;
@@ -324,6 +324,25 @@ static bool check_packed(const scalar_panel *p) {
     }
     free(row);
     return head.packed != 0;
+}
+
+/* Weights that the sample of columns does not show get codes too, once they turn out to be many. */
+static void packed_beside_sample(void) {
+    enum { COLUMNS = 256 };
+    scalar_panel p = dense_panels(MLN_CPU_BF16, COLUMNS, PLAIN);
+    unsigned char *dense = p.matrix.data + p.matrix.panel_bytes;
+    uint16_t *weights = (uint16_t *)(void *)dense;
+    for (int i = 0; i < MLN_CPU_PANEL * COLUMNS; i++)
+        weights[i] = i / 64 % 4 == 0 ? 0x3f80 : 0x3580; /* 1, 2^-20 */
+    unsigned char *to = aligned_alloc(64, (size_t)p.matrix.panel_bytes + 64);
+    mln_cpu_packed_head head;
+    size_t bytes = tested->pack_weights(to, dense, COLUMNS);
+    memcpy(&head, to, sizeof head);
+    if (!head.packed || head.escapes > 0 || head.bytes != bytes)
+        FAIL("two kinds of weights: packed %u, %u escapes, %zu bytes", head.packed, head.escapes,
+             bytes);
+    free(to);
+    free_panels(&p);
 }
 
 static void packed(void) {
@@ -743,6 +762,7 @@ static bool test_set(const char *name) {
         FAIL("products are not fused with their sums");
     dense();
     packed();
+    packed_beside_sample();
     codes();
     largest_codes();
     rows();
