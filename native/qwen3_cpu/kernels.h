@@ -58,7 +58,7 @@ typedef struct mln_cpu_matrix {
     int64_t panels;
     int64_t panel_bytes;
     unsigned char *data; /* [panels][panel_bytes], 64-byte aligned */
-    uint64_t *starts;    /* BF16P: [panels] where each begins in data, panel_bytes at most apart */
+    uint64_t *starts;    /* BF16P: [panels] where each begins in data; panel_bytes is the most */
 } mln_cpu_matrix;
 
 /* What a BF16P panel begins with. */

@@ -31,6 +31,7 @@ typedef struct load_job {
     uint64_t bytes;
     bool lossless;         /* pack what is bfloat16 */
     int64_t packed_panels; /* of all matrices of that kind */
+    _Atomic uint64_t used; /* of the region: packed panels go where those before them end */
     _Atomic int status;    /* of the first piece that failed; the others then stop */
     myelin_error_buffer *error;
 } load_job;
@@ -166,8 +167,8 @@ static void lay_affine_panel(unsigned char *to, const mln_cpu_matrix *m, const u
 }
 
 static myelin_status read_affine_panel(const myelin_host *host, const plan_matrix *from,
-                                       int64_t panel, int64_t rows, unsigned char *buffer,
-                                       myelin_error_buffer *error) {
+                                       int64_t panel, int64_t rows, unsigned char *to,
+                                       unsigned char *buffer, myelin_error_buffer *error) {
     const mln_cpu_matrix *m = from->target;
     int64_t row = panel * MLN_CPU_PANEL;
     size_t element = element_size(m->scale_dtype);
@@ -181,12 +182,14 @@ static myelin_status read_affine_panel(const myelin_host *host, const plan_matri
     if (status == MYELIN_OK)
         status = host->read(host->self, from->source, MYELIN_PART_BIASES, row, rows, biases, error);
     if (status == MYELIN_OK)
-        lay_affine_panel(m->data + panel * m->panel_bytes, m, buffer, scales, biases);
+        lay_affine_panel(to, m, buffer, scales, biases);
     return status;
 }
 
+/* Panel `panel` to where it belongs, by way of `buffer` [panel_bytes]. */
 static myelin_status read_panel(load_job *job, const plan_matrix *from, int64_t panel,
-                                unsigned char *buffer, myelin_error_buffer *error) {
+                                unsigned char *to, unsigned char *buffer,
+                                myelin_error_buffer *error) {
     const mln_cpu_matrix *m = from->target;
     const myelin_host *host = &job->model->host;
     int64_t row = panel * MLN_CPU_PANEL, rows = m->rows - row;
@@ -194,18 +197,45 @@ static myelin_status read_panel(load_job *job, const plan_matrix *from, int64_t 
     if (rows < MLN_CPU_PANEL)
         memset(buffer, 0, (size_t)m->panel_bytes);
     if (m->kind == MLN_CPU_Q4 || m->kind == MLN_CPU_Q8)
-        return read_affine_panel(host, from, panel, rows, buffer, error);
+        return read_affine_panel(host, from, panel, rows, to, buffer, error);
     myelin_status status =
         host->read(host->self, from->source, MYELIN_PART_DATA, row, rows, buffer, error);
-    if (status != MYELIN_OK)
-        return status;
-    unsigned char *to = m->data + panel * m->panel_bytes;
-    if (m->kind != MLN_CPU_BF16P) {
+    if (status == MYELIN_OK)
         job->model->kernels->interleave(to, buffer, m);
-        return status;
+    return status;
+}
+
+/*
+ * Packed panels are made in a buffer and then take the next room there is: how long they are is
+ * known only then, and pieces of a matrix may lie in another order than its panels are in.
+ */
+static myelin_status read_packed(load_job *job, const plan_matrix *from, int64_t panel, int64_t end,
+                                 unsigned char *buffer, myelin_error_buffer *error) {
+    const mln_cpu_matrix *m = from->target;
+    unsigned char *dense = buffer + m->panel_bytes, *packed = dense + m->panel_bytes;
+    uint64_t used = 0;
+    for (int64_t p = panel; p < end; p++) {
+        myelin_status status = read_panel(job, from, p, dense, buffer, error);
+        if (status != MYELIN_OK)
+            return status;
+        m->starts[p] = used;
+        used += job->model->kernels->pack_weights(packed + used, dense, m->columns);
     }
-    job->model->kernels->interleave(buffer + m->panel_bytes, buffer, m);
-    job->model->kernels->pack_weights(to, buffer + m->panel_bytes, m->columns);
+    uint64_t at = atomic_fetch_add(&job->used, used);
+    for (int64_t p = panel; p < end; p++)
+        m->starts[p] += at;
+    memcpy(m->data + at, packed, (size_t)used);
+    return MYELIN_OK;
+}
+
+static myelin_status read_panels(load_job *job, const plan_matrix *from, int64_t panel, int64_t end,
+                                 unsigned char *buffer, myelin_error_buffer *error) {
+    const mln_cpu_matrix *m = from->target;
+    if (m->kind == MLN_CPU_BF16P)
+        return read_packed(job, from, panel, end, buffer, error);
+    myelin_status status = MYELIN_OK;
+    for (; panel < end && status == MYELIN_OK; panel++)
+        status = read_panel(job, from, panel, m->data + panel * m->panel_bytes, buffer, error);
     return status;
 }
 
@@ -237,7 +267,8 @@ static void load_piece(void *context, int64_t index) {
         return;
     char text[512] = "";
     myelin_error_buffer error = {text, sizeof text};
-    size_t bytes = (size_t)m->panel_bytes * (m->kind == MLN_CPU_BF16P ? 2 : 1);
+    size_t panels = 1 + (m->kind == MLN_CPU_BF16P ? 1 + (size_t)from->piece_panels : 0);
+    size_t bytes = (size_t)m->panel_bytes * panels;
     unsigned char *buffer = mln_alloc(bytes, 1);
     myelin_status status = buffer ? MYELIN_OK : MYELIN_ERROR_MEMORY;
     if (!buffer) {
@@ -247,8 +278,8 @@ static void load_piece(void *context, int64_t index) {
     }
     int64_t panel = (index - from->first_piece) * from->piece_panels;
     int64_t end = panel + from->piece_panels < m->panels ? panel + from->piece_panels : m->panels;
-    for (; panel < end && status == MYELIN_OK; panel++)
-        status = read_panel(job, from, panel, buffer, &error);
+    if (status == MYELIN_OK)
+        status = read_panels(job, from, panel, end, buffer, &error);
     free(buffer);
     if (status != MYELIN_OK)
         report(job, status, text);
@@ -313,32 +344,22 @@ static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weigh
 
 /* --- the model --- */
 
-/*
- * Packed panels are shorter than the room they were written to: moves all of them up to each other,
- * and says where each begins. Returns the end of the last.
- */
-static unsigned char *close_gaps(load_job *job) {
-    unsigned char *to = job->model->region.base;
-    uint64_t *starts = job->model->starts;
+/* Room for what has a known size; packed panels share what is behind. */
+static void place(load_job *job) {
+    unsigned char *base = job->model->region.base;
+    uint64_t *starts = job->model->starts, used = 0;
     for (int64_t i = 0; i < job->num_matrices; i++) {
         mln_cpu_matrix *m = job->matrices[i].target;
-        unsigned char *from = m->data;
-        m->data = to;
-        if (m->kind != MLN_CPU_BF16P) {
-            memmove(to, from, (size_t)(m->panels * m->panel_bytes));
-            to += m->panels * m->panel_bytes;
-            continue;
-        }
-        m->starts = starts;
-        for (int64_t p = 0; p < m->panels; p++, from += m->panel_bytes) {
-            mln_cpu_packed_head head;
-            memcpy(&head, from, sizeof head);
-            *starts++ = (uint64_t)(to - m->data);
-            memmove(to, from, (size_t)head.bytes);
-            to += head.bytes;
+        if (m->kind == MLN_CPU_BF16P) {
+            m->data = base;
+            m->starts = starts;
+            starts += m->panels;
+        } else {
+            m->data = base + used;
+            used += (uint64_t)(m->panels * m->panel_bytes);
         }
     }
-    return to;
+    atomic_store(&job->used, used);
 }
 
 static myelin_status read_weights(load_job *job, const myelin_weights *source) {
@@ -358,21 +379,14 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         mln_region_map(&model->region, total, "the weights", &error);
     if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);
-    unsigned char *at = model->region.base;
-    for (int64_t i = 0; i < job->num_matrices; i++) {
-        mln_cpu_matrix *m = job->matrices[i].target;
-        m->data = at;
-        at += m->panels * m->panel_bytes;
-    }
+    place(job);
     model->host.parallel_for(model->host.self, job->num_pieces, load_piece, job);
     myelin_status status = (myelin_status)atomic_load(&job->status);
-    if (status == MYELIN_OK && model->starts)
-        at = close_gaps(job);
+    uint64_t used = atomic_load(&job->used);
     if (status == MYELIN_OK)
-        status = read_vectors(model, source, at, job->error);
-    uint64_t used = (uint64_t)(at - model->region.base) + vector_bytes(&model->sizes);
+        status = read_vectors(model, source, model->region.base + used, job->error);
     if (status == MYELIN_OK && model->starts)
-        mln_region_trim(&model->region, used);
+        mln_region_trim(&model->region, used + vector_bytes(&model->sizes));
     if (model->config.tie_word_embeddings)
         model->lm_head = model->embed_tokens;
     return status;
