@@ -77,7 +77,8 @@ typedef struct run_times {
 typedef struct measurement {
     char plugin[64]; /* a copy: the name is the plug-in's, which goes with the model */
     int32_t threads;
-    uint64_t weight_bytes;
+    uint64_t weight_bytes, held_bytes;
+    myelin_pack pack;
     double peak;     /* products a second that the processor could make; 0: not known */
     double products; /* of a weight and an activation for one token of a prompt */
     double load_seconds;
@@ -298,6 +299,8 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
     snprintf(m->plugin, sizeof m->plugin, "%s", info.plugin);
     m->threads = info.threads;
     m->weight_bytes = info.weight_bytes;
+    m->held_bytes = info.held_bytes;
+    m->pack = info.pack;
     m->load_seconds = info.load_ms / 1000;
     m->num_runs = a->runs;
     m->runs = cli_allocate((size_t)a->runs * sizeof *m->runs);
@@ -405,6 +408,16 @@ static double peak_share(const measurement *m) {
     return m->median.prefill * m->products / m->peak;
 }
 
+static void print_weights(FILE *out, const measurement *m, double load_seconds) {
+    fprintf(out, "%.1f MB of weights", (double)m->weight_bytes / 1e6);
+    if (m->pack == MYELIN_PACK_LOSSLESS)
+        fprintf(out, ", packed without loss in %.1f MB", (double)m->held_bytes / 1e6);
+    else if (m->pack == MYELIN_PACK_NONE)
+        fprintf(out, ", not packed");
+    fprintf(out, "; loaded in %.2f s; peak memory %.1f MB\n", load_seconds,
+            (double)m->peak_bytes / 1e6);
+}
+
 static void print_table(const bench_arguments *a, const measurement *all, const char **names,
                         int32_t count, const limits *machine) {
     char *text = NULL;
@@ -416,9 +429,7 @@ static void print_table(const bench_arguments *a, const measurement *all, const 
     fprintf(out, "memory is read at %.1f GB/s with %d threads (4 KiB pages: %.1f), %.1f with one\n",
             machine->read_huge / 1e9, (int)all[0].threads, machine->read_small / 1e9,
             machine->read_one / 1e9);
-    fprintf(out, "%.1f MB of weights, loaded in %.2f s; peak memory %.1f MB\n",
-            (double)all[0].weight_bytes / 1e6, all[0].load_seconds,
-            (double)all[count - 1].peak_bytes / 1e6);
+    print_weights(out, &all[count - 1], all[0].load_seconds);
     if (all[count - 1].peak > 0)
         fprintf(out, "%.0f GFLOP/s of this model's products at most\n",
                 2 * all[count - 1].peak / 1e9);
@@ -463,6 +474,11 @@ static json_t *json_of(const bench_arguments *a, const measurement *m, const lim
     }
     json_object_set_new(object, "load_seconds", cli_json_real(m->load_seconds));
     json_object_set_new(object, "weight_bytes", json_integer((json_int_t)m->weight_bytes));
+    if (m->held_bytes > 0)
+        json_object_set_new(object, "held_bytes", json_integer((json_int_t)m->held_bytes));
+    if (m->pack != MYELIN_PACK_AUTO)
+        json_object_set_new(object, "pack",
+                            json_string(m->pack == MYELIN_PACK_LOSSLESS ? "lossless" : "none"));
     json_object_set_new(object, "plugin", json_string(m->plugin));
     json_object_set_new(object, "threads", json_integer(m->threads));
     json_object_set_new(object, "runs", json_of_runs(m));

@@ -70,7 +70,7 @@ typedef enum myelin_fusion {
 /* Whether a plug-in may store bfloat16 weights in fewer bits, with the same results to the last
  * one. */
 typedef enum myelin_pack {
-    MYELIN_PACK_AUTO = 0,    /* as the plug-in expects to be fastest */
+    MYELIN_PACK_AUTO = 0,    /* as the plug-in finds to be fastest */
     MYELIN_PACK_NONE = 1,    /* as they are */
     MYELIN_PACK_LOSSLESS = 2 /* packed, where the plug-in can */
 } myelin_pack;

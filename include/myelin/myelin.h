@@ -236,6 +236,8 @@ typedef struct myelin_model_info {
     double load_ms;
     myelin_fusion max_fusion; /* highest rung there is for this model, whichever it was opened at */
     int32_t step_tokens; /* tokens of one step, prompts included, unless others are asked for */
+    myelin_pack pack;    /* of bfloat16 weights: LOSSLESS or NONE, AUTO when that is not known */
+    uint64_t held_bytes; /* that the weights take as they are laid out; 0: not known */
 } myelin_model_info;
 
 MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);

@@ -274,6 +274,13 @@ typedef struct myelin_plugin {
      * otherwise. 0: as the host likes; else MYELIN_MIN_STEP_TOKENS to MYELIN_MAX_STEP_TOKENS.
      */
     int32_t step_tokens;
+
+    /*
+     * Bytes that the weights of a model take as they are held, or NULL if not told; *pack becomes
+     * MYELIN_PACK_LOSSLESS when bfloat16 ones are packed, else MYELIN_PACK_NONE: what became of the
+     * description's wish.
+     */
+    uint64_t (*weight_bytes)(const myelin_plugin_model *model, int32_t *pack);
 } myelin_plugin;
 
 /* The smallest struct_size of version 1; whether a table is long enough for a member; and whether

@@ -62,7 +62,7 @@ struct myelin_plugin_model {
     mln_cpu_shortlist shortlist;
     float *norm;       /* [H] */
     float *inv_freq;   /* [D / 2] */
-    mln_region region; /* owns every weight */
+    mln_region region; /* owns every weight, and is no larger than they are */
     uint64_t *starts;  /* of the packed matrices' panels; NULL: nothing is packed */
 };
 
@@ -159,6 +159,7 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
                            const mln_cpu_kernels *kernels, myelin_plugin_model **model,
                            myelin_error_buffer *error);
 void mln_cpu_free_model(myelin_plugin_model *model);
+uint64_t mln_cpu_weight_bytes(const myelin_plugin_model *model, int32_t *pack);
 mln_cpu_sizes mln_cpu_sizes_of(const myelin_config *config);
 /* What a cache holds: as asked for, else 16 bits of each number unless the weights are in 32. */
 mln_cpu_cell mln_cpu_cell_of(const myelin_config *config);
@@ -169,6 +170,13 @@ void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *matrix, int64_t row);
 myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *error);
 /* The length of x[H] by which bounds are multiplied; infinite when sums could overflow. */
 float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
+
+/*
+ * trial.c: how many times as fast as those of `dense` the panels of `packed`, the same weights,
+ * come from memory; the median of some passes, 0 when that cannot be measured.
+ */
+double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
+                            const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);
 
 /* sequence.c: what the table of a plug-in says of sequences and pools. */
 uint64_t mln_cpu_sequence_bytes(const myelin_config *config, int32_t max_len);

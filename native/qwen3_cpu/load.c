@@ -12,8 +12,16 @@
 #include "half.h"
 #include "internal.h"
 
-/* Bytes of panels laid out by one piece of parallel work. */
-enum { PIECE_BYTES = 1 << 20, MATRICES_A_LAYER = 7 };
+enum {
+    PIECE_BYTES = 1 << 20, /* of panels laid out by one piece of parallel work */
+    MATRICES_A_LAYER = 7,
+    TRIAL_BYTES = 3 << 20,     /* of panels a thread reads to see whether packing pays */
+    TRIAL_MOST = 64 << 20,     /* of all threads */
+    PACKING_LEAST = 128 << 20, /* bytes of weights that caches do not hold */
+};
+
+/* How many times as fast packed panels are to be at least if nothing else is asked for. */
+#define PACKING_GAIN 1.05
 
 /* One matrix to be read. */
 typedef struct plan_matrix {
@@ -25,7 +33,9 @@ typedef struct plan_matrix {
 
 typedef struct load_job {
     myelin_plugin_model *model;
-    plan_matrix *matrices;
+    mln_region *region;    /* that all matrices are to lie in */
+    uint64_t *starts;      /* of packed panels */
+    plan_matrix *matrices; /* [num_matrices] */
     int64_t num_matrices;
     int64_t num_pieces;
     uint64_t bytes;
@@ -56,9 +66,9 @@ static size_t element_size(int32_t dtype) {
     return dtype == MYELIN_DTYPE_F32 ? 4 : 2;
 }
 
-/* What a tensor becomes; the bytes of all its panels, UINT64_MAX when that overflows. */
-static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, bool lossless) {
-    *m = (mln_cpu_matrix){.rows = t->shape[0], .columns = t->shape[1]};
+/* What `rows` of a tensor become; the bytes of the panels, UINT64_MAX when that overflows. */
+static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, int64_t rows, bool lossless) {
+    *m = (mln_cpu_matrix){.rows = rows, .columns = t->shape[1]};
     uint64_t columns = (uint64_t)m->columns, panel;
     m->panels = (m->rows + MLN_CPU_PANEL - 1) / MLN_CPU_PANEL;
     switch (t->dtype) {
@@ -88,8 +98,9 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, bool lossles
     return mln_mul(panel, (uint64_t)m->panels, &bytes) ? bytes : UINT64_MAX;
 }
 
-static bool add_matrix(load_job *job, const myelin_tensor *source, mln_cpu_matrix *target) {
-    uint64_t bytes = describe(target, source, job->lossless);
+static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
+                     mln_cpu_matrix *target) {
+    uint64_t bytes = describe(target, source, rows, job->lossless);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
     *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
@@ -99,6 +110,10 @@ static bool add_matrix(load_job *job, const myelin_tensor *source, mln_cpu_matri
         job->packed_panels += target->panels;
     job->num_pieces += (target->panels + added->piece_panels - 1) / added->piece_panels;
     return bytes != UINT64_MAX && mln_add(job->bytes, bytes, &job->bytes);
+}
+
+static bool add_matrix(load_job *job, const myelin_tensor *source, mln_cpu_matrix *target) {
+    return add_rows(job, source, source->shape[0], target);
 }
 
 /* Every matrix in the order the forward pass reads them. */
@@ -346,47 +361,111 @@ static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weigh
 
 /* Room for what has a known size; packed panels share what is behind. */
 static void place(load_job *job) {
-    unsigned char *base = job->model->region.base;
-    uint64_t *starts = job->model->starts, used = 0;
+    uint64_t *starts = job->starts, used = 0;
     for (int64_t i = 0; i < job->num_matrices; i++) {
         mln_cpu_matrix *m = job->matrices[i].target;
         if (m->kind == MLN_CPU_BF16P) {
-            m->data = base;
+            m->data = job->region->base;
             m->starts = starts;
             starts += m->panels;
         } else {
-            m->data = base + used;
+            m->data = job->region->base + used;
             used += (uint64_t)(m->panels * m->panel_bytes);
         }
     }
     atomic_store(&job->used, used);
 }
 
-static myelin_status read_weights(load_job *job, const myelin_weights *source) {
-    myelin_plugin_model *model = job->model;
+/* Finds room for all matrices and `more` bytes behind them, and reads the matrices. */
+static myelin_status read_matrices(load_job *job, uint64_t more) {
     uint64_t total;
     myelin_error error = {0};
-    if (!lay_out(job, source) || !mln_add(job->bytes, vector_bytes(&model->sizes), &total)) {
+    if (!mln_add(job->bytes, more, &total)) {
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_cpu_fail(job->error, &error);
     }
     if (job->packed_panels > 0) {
-        model->starts = mln_calloc((size_t)job->packed_panels, sizeof *model->starts);
-        if (!model->starts)
+        job->starts = mln_calloc((size_t)job->packed_panels, sizeof *job->starts);
+        if (!job->starts)
             mln_fail_memory(&error, (uint64_t)job->packed_panels * 8, "the table of panels");
     }
     if (error.status == MYELIN_OK && mln_memory_check(total, "the weights", &error) == MYELIN_OK)
-        mln_region_map(&model->region, total, "the weights", &error);
+        mln_region_map(job->region, total, "the weights", &error);
     if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);
     place(job);
-    model->host.parallel_for(model->host.self, job->num_pieces, load_piece, job);
-    myelin_status status = (myelin_status)atomic_load(&job->status);
+    job->model->host.parallel_for(job->model->host.self, job->num_pieces, load_piece, job);
+    return (myelin_status)atomic_load(&job->status);
+}
+
+static uint64_t bfloat_bytes(const myelin_tensor *t) {
+    return t->dtype == MYELIN_DTYPE_BF16 ? (uint64_t)t->shape[0] * (uint64_t)t->shape[1] * 2 : 0;
+}
+
+/* What could be packed; like all bytes of a description that exists, it fits 64 bits. */
+static uint64_t packable_bytes(const myelin_weights *source, bool tied) {
+    uint64_t bytes = bfloat_bytes(&source->embed_tokens);
+    bytes += tied ? 0 : bfloat_bytes(&source->lm_head);
+    for (int32_t l = 0; l < source->num_layers; l++) {
+        const myelin_layer_weights *from = &source->layers[l];
+        bytes += bfloat_bytes(&from->q_proj) + bfloat_bytes(&from->k_proj) +
+                 bfloat_bytes(&from->v_proj) + bfloat_bytes(&from->o_proj) +
+                 bfloat_bytes(&from->gate_proj) + bfloat_bytes(&from->up_proj) +
+                 bfloat_bytes(&from->down_proj);
+    }
+    return bytes;
+}
+
+/* Reads the first panels of a matrix twice, packed and not, and times both. */
+static myelin_status try_packing(load_job *job, const myelin_tensor *source) {
+    mln_region region = {0};
+    mln_cpu_matrix targets[2];
+    plan_matrix plan[2];
+    load_job trial = {
+        .model = job->model, .region = &region, .matrices = plan, .error = job->error};
+    int64_t columns = source->shape[1] > 0 ? source->shape[1] : 1;
+    int64_t bytes = (int64_t)TRIAL_BYTES * mln_team_size(job->model->team);
+    int64_t rows = (bytes < TRIAL_MOST ? bytes : TRIAL_MOST) / (2 * columns);
+    rows = rows < MLN_CPU_PANEL ? MLN_CPU_PANEL : rows;
+    rows = rows < source->shape[0] ? rows : source->shape[0];
+    bool fits = add_rows(&trial, source, rows, &targets[0]);
+    trial.lossless = true;
+    fits = add_rows(&trial, source, rows, &targets[1]) && fits;
+    myelin_status status = fits ? read_matrices(&trial, 0) : MYELIN_OK;
+    if (fits && status == MYELIN_OK)
+        job->lossless = mln_cpu_packing_gain(job->model->team, job->model->kernels, &targets[0],
+                                             &targets[1]) >= PACKING_GAIN;
+    mln_region_unmap(&region);
+    free(trial.starts);
+    return status;
+}
+
+/* Nothing is to be gained where the caches hold the weights, or most are not bfloat16. */
+static myelin_status decide_packing(load_job *job, const myelin_weights *source, int32_t wish) {
+    bool tied = job->model->config.tie_word_embeddings != 0;
+    job->lossless = wish == MYELIN_PACK_LOSSLESS;
+    if (wish != MYELIN_PACK_AUTO || packable_bytes(source, tied) < PACKING_LEAST)
+        return MYELIN_OK;
+    bool embedding = source->embed_tokens.dtype == MYELIN_DTYPE_BF16;
+    const myelin_tensor *tried = embedding ? &source->embed_tokens : &source->layers[0].gate_proj;
+    return tried->dtype == MYELIN_DTYPE_BF16 ? try_packing(job, tried) : MYELIN_OK;
+}
+
+static myelin_status read_weights(load_job *job, const myelin_weights *source) {
+    myelin_plugin_model *model = job->model;
+    uint64_t vectors = vector_bytes(&model->sizes);
+    if (!lay_out(job, source)) {
+        myelin_error error = {0};
+        mln_fail_memory(&error, UINT64_MAX, "the weights");
+        return mln_cpu_fail(job->error, &error);
+    }
+    myelin_status status = read_matrices(job, vectors);
+    model->starts = job->starts;
     uint64_t used = atomic_load(&job->used);
     if (status == MYELIN_OK)
         status = read_vectors(model, source, model->region.base + used, job->error);
-    if (status == MYELIN_OK && model->starts)
-        mln_region_trim(&model->region, used + vector_bytes(&model->sizes));
+    if (status == MYELIN_OK)
+        mln_region_trim(&model->region, used + vectors);
     if (model->config.tie_word_embeddings)
         model->lm_head = model->embed_tokens;
     return status;
@@ -412,8 +491,7 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
     size_t layers = (size_t)source->num_layers;
     if (mln_team_create(&model->team, model->host.num_threads, &error) != MYELIN_OK)
         return mln_cpu_fail(buffer, &error);
-    load_job job = {
-        .model = model, .error = buffer, .lossless = description->pack == MYELIN_PACK_LOSSLESS};
+    load_job job = {.model = model, .region = &model->region, .error = buffer};
     model->layers = mln_calloc(layers, sizeof *model->layers);
     job.matrices = mln_calloc(layers * MATRICES_A_LAYER + 2, sizeof *job.matrices);
     myelin_status status = MYELIN_OK;
@@ -421,6 +499,8 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
         mln_fail_memory(&error, layers * sizeof *model->layers, "the layers");
         status = mln_cpu_fail(buffer, &error);
     }
+    if (status == MYELIN_OK)
+        status = decide_packing(&job, source, description->pack);
     if (status == MYELIN_OK)
         status = read_weights(&job, source);
     if (status == MYELIN_OK && description->shortlist &&
@@ -464,6 +544,11 @@ void mln_cpu_free_model(myelin_plugin_model *model) {
     free(model->layers);
     free(model->starts);
     free(model);
+}
+
+uint64_t mln_cpu_weight_bytes(const myelin_plugin_model *model, int32_t *pack) {
+    *pack = model->starts ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE;
+    return model->region.size;
 }
 
 /* --- one row --- */

@@ -328,6 +328,7 @@ static myelin_status decode_greedy(myelin_plugin_context *context,
         .create_paged_sequence = mln_cpu_create_paged_sequence,                                    \
         .set_pages = mln_cpu_set_pages,                                                            \
         .copy_page = mln_cpu_copy_page,                                                            \
+        .weight_bytes = mln_cpu_weight_bytes,                                                      \
         .cache_types = 1u << MYELIN_CACHE_F32 | 1u << MYELIN_CACHE_F16 | 1u << MYELIN_CACHE_INT8,  \
     }
 

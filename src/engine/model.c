@@ -186,6 +186,12 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
                               .load_ms = model->load_ms,
                               .max_fusion = (myelin_fusion)model->plugin.plugin->max_fusion,
                               .step_tokens = mln_step_tokens(model->model->plugin)};
+    const myelin_plugin *plugin = model->model->plugin;
+    if (MYELIN_PLUGIN_HAS(plugin, weight_bytes)) {
+        int32_t pack = MYELIN_PACK_AUTO;
+        full.held_bytes = plugin->weight_bytes(model->model->weights, &pack);
+        full.pack = pack == MYELIN_PACK_LOSSLESS ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE;
+    }
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 
