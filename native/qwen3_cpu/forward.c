@@ -200,11 +200,12 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
 static mln_cpu_kv cache_of(const myelin_plugin_sequence *sequence, int64_t layer, int64_t head) {
     const myelin_plugin_model *model = sequence->model;
     const mln_cpu_store *store = sequence->store;
-    int64_t cells = store->slots * model->sizes.width * mln_cpu_cell_bytes(model->cell);
-    int64_t part = store->slots * mln_cpu_slot_bytes(model->cell, model->sizes.width);
-    unsigned char *keys = store->region.base + (layer * model->sizes.kv_heads + head) * 2 * part;
-    return (mln_cpu_kv){keys, keys + part, (float *)(void *)(keys + cells),
-                        (float *)(void *)(keys + part + cells), sequence->pages};
+    int64_t part = MLN_CPU_PAGE * model->sizes.width * mln_cpu_cell_bytes(model->cell);
+    int64_t behind = store->pages * mln_cpu_page_stride(&model->sizes) * part;
+    int64_t index = (layer * model->sizes.kv_heads + head) * 2;
+    unsigned char *keys = store->region.base + index * part;
+    float *scales = (float *)(void *)(store->region.base + behind) + index * MLN_CPU_PAGE;
+    return (mln_cpu_kv){keys, keys + part, scales, scales + MLN_CPU_PAGE, sequence->pages};
 }
 
 /* x[D] in place: "rotate half" */

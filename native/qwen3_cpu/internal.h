@@ -66,9 +66,14 @@ struct myelin_plugin_model {
     uint64_t *starts;  /* of the packed matrices' panels; NULL: nothing is packed */
 };
 
-/* Memory for keys and values: [layers, kv_heads, 2 (keys, values)] of slots, see mln_cpu_kv. */
+/*
+ * Memory for keys and values, page by page, so that what a page holds in all layers lies together:
+ * [pages][layers][kv_heads][2 (keys, values)][MLN_CPU_PAGE] slots (see mln_cpu_kv), and behind
+ * that, in the same order, their scales. Of one of layer, head and kind, page p is number p *
+ * mln_cpu_page_stride() of pages that follow one another.
+ */
 typedef struct mln_cpu_store {
-    int64_t slots; /* a multiple of MLN_CPU_LANES */
+    int64_t pages;
     mln_region region;
 } mln_cpu_store;
 
@@ -87,7 +92,7 @@ struct myelin_plugin_sequence {
     int32_t length;
     int32_t max_len;
     int32_t capacity; /* positions its pages have room for, at most max_len */
-    int32_t pages[];  /* [max_len / MLN_CPU_PAGE, rounded up] */
+    int32_t pages[];  /* [max_len / MLN_CPU_PAGE, rounded up] their numbers, times the stride */
 };
 
 /* Where a row of the call comes from. */
@@ -177,6 +182,10 @@ float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
  */
 double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
                             const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);
+
+static inline int64_t mln_cpu_page_stride(const mln_cpu_sizes *s) {
+    return s->layers * s->kv_heads * 2;
+}
 
 /* sequence.c: what the table of a plug-in says of sequences and pools. */
 uint64_t mln_cpu_sequence_bytes(const myelin_config *config, int32_t max_len);

@@ -103,8 +103,8 @@ typedef enum mln_cpu_cell {
  *   keys   [slots / 16][width][16]  a block of 16 slots beside each other
  *   values [slots][width]
  *   scales [slots]                  I8 only: a number is its code times its slot's scale
- * Position p lies in slot pages[p / 64] * 64 + p % 64: pages that follow one another are read as
- * one stream.
+ * Position p lies in slot pages[p / 64] * 64 + p % 64; the caches of other heads and layers lie
+ * between one page's slots and the next one's.
  */
 typedef struct mln_cpu_kv {
     unsigned char *keys;

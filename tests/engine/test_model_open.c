@@ -299,12 +299,12 @@ static void test_session_bytes(void **state) {
         assert_true(bytes > one * kv + 6282 * sizeof(float));
         assert_true(bytes < one * (kv + 64) + (8 << 20));
     }
-    /* Linear but for rounding to blocks of 16 positions. */
+    /* Linear but for rounding to pages of 64 positions. */
     uint64_t step =
         myelin_model_session_bytes(model, 2000) - myelin_model_session_bytes(model, 1000);
     uint64_t steps =
         myelin_model_session_bytes(model, 12000) - myelin_model_session_bytes(model, 2000);
-    uint64_t rounding = 10 * 16 * kv;
+    uint64_t rounding = 10 * 64 * kv;
     assert_true(steps <= 10 * step + rounding && steps + rounding >= 10 * step);
     static const int32_t bad[] = {0, -1, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < COUNT(bad); i++)
