@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,15 +49,51 @@ static void add_stop_ids(myelin_model *model, const int32_t *ids, int32_t count)
     }
 }
 
+/*
+ * Reading tokenizer.json, a fifth of a second of one thread, goes on while the weights are loaded.
+ * If it fails the weights need not be waited for: `progress` stands in the user's place and says
+ * so.
+ */
+typedef struct tokenizer_job {
+    const char *directory;
+    myelin_tokenizer *tokenizer; /* NULL when the directory has none */
+    myelin_error error;
+    _Atomic int status;
+    bool threaded;
+    pthread_t thread;
+    bool (*progress)(void *user, uint64_t done, uint64_t total);
+    void *user;
+} tokenizer_job;
+
 /* A directory without tokenizer.json is fine: then only token ids go in and out. */
-static myelin_status open_tokenizer(myelin_model *model, const char *directory,
-                                    myelin_error *error) {
-    char *path = mln_path_join(directory, "tokenizer.json");
+static myelin_status open_tokenizer(tokenizer_job *job) {
+    char *path = mln_path_join(job->directory, "tokenizer.json");
     if (!path)
-        return mln_fail_memory(error, strlen(directory), "a path");
+        return mln_fail_memory(&job->error, strlen(job->directory), "a path");
     bool present = mln_path_exists(path);
     free(path);
-    return present ? myelin_tokenizer_open(&model->tokenizer, directory, error) : MYELIN_OK;
+    return present ? myelin_tokenizer_open(&job->tokenizer, job->directory, &job->error)
+                   : MYELIN_OK;
+}
+
+static void *run_tokenizer(void *argument) {
+    tokenizer_job *job = argument;
+    atomic_store(&job->status, (int)open_tokenizer(job));
+    return NULL;
+}
+
+static bool go_on(void *user, uint64_t done, uint64_t total) {
+    tokenizer_job *job = user;
+    if (atomic_load(&job->status) != MYELIN_OK)
+        return false;
+    return !job->progress || job->progress(job->user, done, total);
+}
+
+/* A user who wants one thread gets no second one, and a system that has none does without. */
+static void start_tokenizer(tokenizer_job *job, int32_t threads) {
+    job->threaded = threads > 1 && pthread_create(&job->thread, NULL, run_tokenizer, job) == 0;
+    if (!job->threaded)
+        run_tokenizer(job);
 }
 
 /* A chat template that cannot be used matters only to who wants to chat: then it is the reason. */
@@ -98,13 +136,26 @@ static myelin_status load(myelin_model *model, const myelin_model_options *optio
 static myelin_status open_directory(myelin_model *model, const char *directory,
                                     const myelin_model_options *options, myelin_error *error) {
     myelin_status status = mln_checkpoint_open(&model->checkpoint, directory, error);
-    if (status == MYELIN_OK)
-        status = open_tokenizer(model, directory, error);
-    if (status == MYELIN_OK)
+    if (status != MYELIN_OK)
+        return status;
+    tokenizer_job job = {
+        .directory = directory, .progress = options->progress, .user = options->user};
+    myelin_model_options watched = *options;
+    watched.progress = go_on;
+    watched.user = &job;
+    start_tokenizer(&job, options->threads);
+    if (job.threaded || atomic_load(&job.status) == MYELIN_OK)
         status = open_template(model, directory, options->chat, error);
-    if (status == MYELIN_OK)
-        status = load(model, options, error);
-    return status;
+    if (status == MYELIN_OK && atomic_load(&job.status) == MYELIN_OK)
+        status = load(model, &watched, error);
+    if (job.threaded)
+        pthread_join(job.thread, NULL);
+    model->tokenizer = job.tokenizer;
+    if (atomic_load(&job.status) == MYELIN_OK)
+        return status;
+    if (error) /* what came of the weights then is no matter */
+        *error = job.error;
+    return (myelin_status)atomic_load(&job.status);
 }
 
 static myelin_status open_synthetic(myelin_model *model, const mln_synthetic_spec *spec,

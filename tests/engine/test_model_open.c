@@ -97,9 +97,16 @@ static void test_bad_tokenizer(void **state) {
     checkpoint_spec spec = checkpoint_spec_default();
     char *bad = builder_write_spec(&spec);
     temp_write(bad, "tokenizer.json", "{}", 2);
-    myelin_model *model;
-    assert_int_equal(myelin_model_open(&model, bad, NULL, &error), MYELIN_ERROR_FORMAT);
-    assert_non_null(strstr(error.message, "tokenizer.json"));
+    for (int32_t threads = 1; threads <= 4; threads *= 2) { /* read first, or beside the weights */
+        myelin_model *model = (void *)1;
+        myelin_model_options options;
+        myelin_model_options_init(&options);
+        options.threads = threads;
+        memset(&error, 0, sizeof error);
+        assert_int_equal(myelin_model_open(&model, bad, &options, &error), MYELIN_ERROR_FORMAT);
+        assert_null(model);
+        assert_non_null(strstr(error.message, "tokenizer.json"));
+    }
     temp_directory_remove(bad);
 }
 
