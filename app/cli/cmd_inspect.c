@@ -85,7 +85,6 @@ static report make_report(const char *directory, const myelin_checkpoint *checkp
         .checkpoint = checkpoint,
         .config = myelin_checkpoint_config(checkpoint),
         .weight_bytes = myelin_checkpoint_weight_bytes(checkpoint, arguments->model.dtype),
-        .session_bytes = myelin_checkpoint_session_bytes(checkpoint, arguments->max_len),
         .max_len = arguments->max_len,
         .threads = arguments->model.threads != 0 ? arguments->model.threads : processors(),
     };
@@ -219,7 +218,12 @@ static myelin_status find_plugin(report *r, const cli_model_arguments *arguments
                                  myelin_error *error) {
     myelin_model_options options;
     cli_model_options(arguments, &options);
-    return myelin_checkpoint_plugin(r->checkpoint, &options, r->plugin, sizeof r->plugin, error);
+    myelin_status status =
+        myelin_checkpoint_plugin(r->checkpoint, &options, r->plugin, sizeof r->plugin, error);
+    if (status != MYELIN_OK)
+        return status;
+    return myelin_checkpoint_plan_session(r->checkpoint, &options, r->max_len, &r->session_bytes,
+                                          error);
 }
 
 static void print_config(FILE *out, const report *r) {

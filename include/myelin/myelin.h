@@ -208,6 +208,11 @@ MYELIN_API void myelin_model_options_init(myelin_model_options *options);
 MYELIN_API myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,
                                                   const myelin_model_options *options, char *name,
                                                   size_t size, myelin_error *error);
+/* What myelin_checkpoint_session_bytes() says, with what these options choose in its place. */
+MYELIN_API myelin_status myelin_checkpoint_plan_session(const myelin_checkpoint *checkpoint,
+                                                        const myelin_model_options *options,
+                                                        int32_t max_len, uint64_t *bytes,
+                                                        myelin_error *error);
 
 /*
  * Opens a checkpoint directory and loads its weights. A directory without tokenizer.json opens too;

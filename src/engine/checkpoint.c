@@ -68,6 +68,24 @@ uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint, in
     return mln_session_bytes(mln_default_plugin(), &config, max_len);
 }
 
+myelin_status myelin_checkpoint_plan_session(const myelin_checkpoint *checkpoint,
+                                             const myelin_model_options *options, int32_t max_len,
+                                             uint64_t *bytes, myelin_error *error) {
+    myelin_model_options resolved;
+    mln_plugin_choice choice;
+    *bytes = 0;
+    myelin_status status = mln_model_options_resolve(&resolved, options, error);
+    if (status == MYELIN_OK)
+        status = mln_plugin_choose(&choice, checkpoint->files, &resolved, error);
+    if (status != MYELIN_OK)
+        return status;
+    myelin_config config = mln_stored_config(checkpoint->files, (int32_t)resolved.dtype);
+    config.cache_type = (int32_t)resolved.cache_type;
+    *bytes = mln_session_bytes(choice.plugin, &config, max_len);
+    mln_plugin_close(&choice);
+    return MYELIN_OK;
+}
+
 myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,
                                        const myelin_model_options *options, char *name, size_t size,
                                        myelin_error *error) {

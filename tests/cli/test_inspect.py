@@ -73,6 +73,19 @@ class Inspect(TestCase):
         self.bad(2, "inspect", "--max-len", 0)
         self.bad(2, "inspect", "--max-len", 16777217)
 
+    def test_session_follows_the_type_of_its_cache(self):
+        sizes = {kind: self.good_json("inspect", "--json", "--max-len", 100000, "--cache-type",
+                                      kind)["session_bytes"]
+                 for kind in ("auto", "f32", "f16", "int8")}
+        numbers = 100000 * 6 * 2 * 4 * 64
+        self.assertEqual(sizes["auto"], sizes["f16"])
+        self.assertAlmostEqual(sizes["f32"] - sizes["f16"], 2 * numbers, delta=numbers / 100)
+        # Codes of a byte, and a scale for every 64 of them.
+        self.assertAlmostEqual(sizes["f16"] - sizes["int8"], numbers - numbers / 16,
+                               delta=numbers / 100)
+        wide = self.good_json("inspect", "--json", "--max-len", 100000, "--dtype", "f32")
+        self.assertEqual(wide["session_bytes"], sizes["f32"])
+
     def test_a_cast_changes_the_weights_size(self):
         stored, wide = (self.good_json("inspect", "--json", "--dtype", dtype)["weight_bytes"]
                         for dtype in ("auto", "f32"))
