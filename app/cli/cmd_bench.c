@@ -83,6 +83,7 @@ typedef struct measurement {
     double products; /* of a weight and an activation for one token of a prompt */
     double load_seconds;
     uint64_t peak_bytes; /* of the process until then */
+    uint64_t huge_bytes; /* of it that lay in huge pages at the end */
     run_times *runs;     /* [num_runs] */
     int32_t num_runs;
     run_times median;
@@ -320,6 +321,7 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
     m->peak = myelin_model_peak(model);
     m->products = products_of(myelin_model_config(model));
     m->peak_bytes = cli_machine_peak_bytes();
+    m->huge_bytes = cli_machine_huge_bytes();
     return CLI_OK;
 }
 
@@ -414,8 +416,8 @@ static void print_weights(FILE *out, const measurement *m, double load_seconds) 
         fprintf(out, ", packed without loss in %.1f MB", (double)m->held_bytes / 1e6);
     else if (m->pack == MYELIN_PACK_NONE)
         fprintf(out, ", not packed");
-    fprintf(out, "; loaded in %.2f s; peak memory %.1f MB\n", load_seconds,
-            (double)m->peak_bytes / 1e6);
+    fprintf(out, "; loaded in %.2f s; peak memory %.1f MB, in huge pages %.1f MB\n", load_seconds,
+            (double)m->peak_bytes / 1e6, (double)m->huge_bytes / 1e6);
 }
 
 static void print_table(const bench_arguments *a, const measurement *all, const char **names,
@@ -489,6 +491,8 @@ static void print_json(const bench_arguments *a, const measurement *all, const c
                        int32_t count, const limits *machine) {
     json_t *object = json_of(a, &all[count - 1], machine), *read = json_object();
     json_object_set_new(object, "peak_bytes", json_integer((json_int_t)all[count - 1].peak_bytes));
+    json_object_set_new(object, "huge_page_bytes",
+                        json_integer((json_int_t)all[count - 1].huge_bytes));
     json_object_set_new(read, "processor",
                         cli_json_text(machine->processor, strlen(machine->processor)));
     json_object_set_new(read, "read_bytes_per_second", cli_json_real(machine->read_huge));

@@ -120,11 +120,20 @@ static char *line_of(const char *path, const char *key) {
     return found;
 }
 
-uint64_t cli_machine_peak_bytes(void) {
-    char *text = line_of("/proc/self/status", "VmHWM");
+/* A line that gives kilobytes, in bytes. */
+static uint64_t bytes_of(const char *path, const char *key) {
+    char *text = line_of(path, key);
     uint64_t kilobytes = text != NULL ? strtoull(text, NULL, 10) : 0;
     free(text);
     return kilobytes * 1024;
+}
+
+uint64_t cli_machine_peak_bytes(void) {
+    return bytes_of("/proc/self/status", "VmHWM");
+}
+
+uint64_t cli_machine_huge_bytes(void) {
+    return bytes_of("/proc/self/smaps_rollup", "AnonHugePages");
 }
 
 char *cli_machine_processor(void) {

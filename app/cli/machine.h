@@ -17,6 +17,9 @@ double cli_machine_read_rate(int32_t threads, uint64_t bytes, cli_pages pages);
 /* Most bytes this process has held at once (VmHWM); 0 when the system does not say. */
 uint64_t cli_machine_peak_bytes(void);
 
+/* Bytes of this process that lie in huge pages; 0 also when the system does not say. */
+uint64_t cli_machine_huge_bytes(void);
+
 /* "AMD EPYC ..." as the system names the processor; "" when it does not. Released with free(). */
 char *cli_machine_processor(void);
 

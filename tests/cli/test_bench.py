@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """myelin bench: what it measures is there and hangs together. How much it is, no test can say."""
+import json
 import statistics
+import subprocess
+import sys
 import unittest
 
 import support
@@ -31,6 +34,29 @@ class Bench(TestCase):
                                delta=1e-5 * answer["decode_tokens_per_second"])
         self.assertGreater(answer["peak_products_per_second"], 1e7)
         self.assertGreater(answer["prefill_share_of_peak"], 0)
+
+    def test_says_how_weights_are_held(self):
+        plain, packed = (self.good_json("bench", "--json", *QUICK, "--pack", how)
+                         for how in ("none", "lossless"))
+        self.assertEqual((plain["pack"], packed["pack"]), ("none", "lossless"))
+        self.assertAlmostEqual(plain["held_bytes"] / plain["weight_bytes"], 1, delta=0.05)
+        self.assertLess(packed["held_bytes"], 0.8 * packed["weight_bytes"])
+        self.assertEqual(self.good_json("bench", "--json", *QUICK)["pack"], "none")  # a small model
+        self.assertIn(b"packed without loss", self.good("bench", *QUICK, "--pack", "lossless"))
+
+    def test_without_huge_pages(self):
+        thp_disable = 41
+        code = ("import ctypes, os, sys\n"
+                f"if ctypes.CDLL(None).prctl({thp_disable}, 1, 0, 0, 0) != 0: sys.exit(77)\n"
+                "os.execv(sys.argv[1], sys.argv[1:])")
+        done = subprocess.run([sys.executable, "-c", code, support.BINARY, "bench", "--json", *QUICK],
+                              capture_output=True, check=False)
+        if done.returncode == 77:
+            self.skipTest("the system does not let a process do without huge pages")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answer = json.loads(done.stdout)
+        self.check(answer, 3)
+        self.assertEqual(answer["huge_page_bytes"], 0)
 
     def test_depth_and_batch(self):
         self.check(self.good_json("bench", "--json", *QUICK, "--depth", "70"), 3)
