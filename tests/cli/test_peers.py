@@ -217,6 +217,7 @@ class Peers(unittest.TestCase):
         for answer, why in (
                 ({"status": 3, "message": "first\nno such model\n"},
                  "llama-bench ended with status 3: no such model"),
+                ({"status": 1, "message": "x.c:1: error: no x\n   | ~~^\n"}, "1: error: no x"),
                 ({"out": "| model | t/s |"}, "expected JSON, found '| model"),
                 ({"out": "[]"}, "expected one result with avg_ts"),
                 ({"out": '[{"avg_ts": 0.0}]'}, "expected a number above 0, found 0.0"),
