@@ -213,6 +213,12 @@ class Peers(unittest.TestCase):
         self.assertEqual([(peer["peer"], peer["setting"]) for peer in result["rows"][0]["peers"]],
                          [("llama.cpp", "off"), ("second", "off")])
 
+    def test_one_setting(self):
+        result = self.measure("decode-8bit", "--rounds", 2, "--flash-attention", "off")
+        self.assertEqual(result["rows"][0]["peers"][0]["tried"], {"off": 7})
+        self.assertEqual(self.keys().count("llama-bench:off"), 2)
+        self.assertEqual(len(self.keys()), 4)
+
     def test_failures(self):
         for answer, why in (
                 ({"status": 3, "message": "first\nno such model\n"},
