@@ -114,28 +114,38 @@ static int64_t valid_rows(const mln_cpu_matrix *m, int64_t panel) {
     return rest < MLN_CPU_PANEL ? rest : MLN_CPU_PANEL;
 }
 
-/* Panels claimed at once. */
-static int64_t claim_size(const worker *w, const mln_cpu_matrix *m, int64_t panels) {
-    int64_t most = panels / (4 * w->member->size), wanted = CLAIM_BYTES / m->panel_bytes;
-    int64_t size = wanted < most ? wanted : most;
+/* Most panels claimed at once. */
+static int64_t claim_size(const mln_cpu_matrix *m) {
+    int64_t size = CLAIM_BYTES / m->panel_bytes;
     return size > 1 ? size : 1;
 }
 
-/* out[row, offset .. offset+31] (+)= the panel times every row */
+/* Waits for all, fetching the panels of m that this member will read first. */
+static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
+    mln_share share = mln_first_share(w->member, total, claim_size(m));
+    bool some = share.begin < share.end && share.end <= m->panels;
+    const unsigned char *at = m->data;
+    if (some)
+        at += m->starts ? (int64_t)m->starts[share.begin] : share.begin * m->panel_bytes;
+    mln_barrier_fetch(w->member, at, some ? (share.end - share.begin) * m->panel_bytes : 0);
+}
+
+/* out[row, 0 .. 31] (+)= the panel times the block of tokens that begins at row `first` */
 static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
-                      int64_t num_rows, float *out, int64_t stride, bool add) {
+                      int64_t first, int64_t num_rows, float *out, int64_t stride, bool add) {
     float *tile = w->scratch->tile;
     int64_t valid = valid_rows(m, panel);
-    out += panel * MLN_CPU_PANEL;
-    for (int64_t first = 0; first < num_rows; first += MLN_CPU_BLOCK) {
-        int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
-        for (int32_t t = 0; t < tokens; t++) {
-            float *to = out + (first + t) * stride;
-            const float *from = tile + t * MLN_CPU_PANEL;
-            for (int64_t i = 0; i < valid; i++)
-                to[i] = add ? to[i] + from[i] : from[i];
-        }
+    int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
+    for (int32_t t = 0; t < tokens; t++) {
+        float *to = out + (first + t) * stride;
+        const float *from = tile + t * MLN_CPU_PANEL;
+        for (int64_t i = 0; i < valid; i++)
+            to[i] = add ? to[i] + from[i] : from[i];
     }
+}
+
+static int64_t qkv_panels(const mln_cpu_layer *layer) {
+    return layer->qkv[0].panels + layer->qkv[1].panels + layer->qkv[2].panels;
 }
 
 /* qkv [rows, Q + 2K] = norm(residual) times q_proj, k_proj and v_proj */
@@ -144,32 +154,35 @@ static void project_qkv(worker *w, const mln_cpu_layer *layer) {
     const mln_cpu_sizes *s = &w->model->sizes;
     source from = {c->residual, c->num_rows, s->hidden, NULL, layer->input_layernorm};
     packed x = pack_rows(w, layer->qkv, 3, &from);
-    int64_t stride = s->q_width + 2 * s->kv_width;
-    int64_t total = layer->qkv[0].panels + layer->qkv[1].panels + layer->qkv[2].panels;
-    int64_t size = claim_size(w, &layer->qkv[0], total);
-    for (int64_t i; (i = mln_claim(w->member, size)) < total;)
-        for (int64_t end = i + size < total ? i + size : total; i < end; i++) {
-            int64_t panel = i, which = 0, offset = 0;
-            while (panel >= layer->qkv[which].panels) {
-                panel -= layer->qkv[which].panels;
-                offset += layer->qkv[which++].rows;
+    int64_t stride = s->q_width + 2 * s->kv_width, total = qkv_panels(layer);
+    mln_share share;
+    while (mln_claim(w->member, total, claim_size(&layer->qkv[0]), &share))
+        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
+            for (int64_t i = share.begin; i < share.end; i++) {
+                int64_t panel = i, which = 0, offset = 0;
+                while (panel >= layer->qkv[which].panels) {
+                    panel -= layer->qkv[which].panels;
+                    offset += layer->qkv[which++].rows;
+                }
+                panel_out(w, &layer->qkv[which], panel, &x, (int)which, first, c->num_rows,
+                          c->qkv + offset + panel * MLN_CPU_PANEL, stride, false);
             }
-            panel_out(w, &layer->qkv[which], panel, &x, (int)which, c->num_rows, c->qkv + offset,
-                      stride, false);
-        }
     mln_barrier(w->member);
 }
 
-/* residual += rows[., columns] times m */
-static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows) {
+/* residual += rows[., columns] times m; `next` of `total` panels is read after it, or NULL */
+static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows,
+                        const mln_cpu_matrix *next, int64_t total) {
     myelin_plugin_context *c = w->context;
     source from = {rows, c->num_rows, m->columns, NULL, NULL};
     packed x = pack_rows(w, m, 1, &from);
-    int64_t size = claim_size(w, m, m->panels);
-    for (int64_t i; (i = mln_claim(w->member, size)) < m->panels;)
-        for (int64_t end = i + size < m->panels ? i + size : m->panels; i < end; i++)
-            panel_out(w, m, i, &x, 0, c->num_rows, c->residual, w->model->sizes.hidden, true);
-    mln_barrier(w->member);
+    mln_share share;
+    while (mln_claim(w->member, m->panels, claim_size(m), &share))
+        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
+            for (int64_t i = share.begin; i < share.end; i++)
+                panel_out(w, m, i, &x, 0, first, c->num_rows, c->residual + i * MLN_CPU_PANEL,
+                          w->model->sizes.hidden, true);
+    barrier_before(w, next, total);
 }
 
 /* gated [rows, I] = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
@@ -180,10 +193,11 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
                    layer->post_attention_layernorm};
     packed x = pack_rows(w, layer->gate_up, 2, &from);
     float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
-    int64_t size = claim_size(w, gate, gate->panels), inter = w->model->sizes.intermediate;
-    for (int64_t i; (i = mln_claim(w->member, size)) < gate->panels;)
-        for (int64_t end = i + size < gate->panels ? i + size : gate->panels; i < end; i++)
-            for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK) {
+    int64_t inter = w->model->sizes.intermediate;
+    mln_share share;
+    while (mln_claim(w->member, gate->panels, claim_size(gate), &share))
+        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
+            for (int64_t i = share.begin; i < share.end; i++) {
                 int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
                 project(w, other, up, i, &x, 1, first, c->num_rows);
                 for (int32_t t = 0; t < tokens; t++)
@@ -191,7 +205,7 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
                                          tile + t * MLN_CPU_PANEL, other + t * MLN_CPU_PANEL,
                                          valid_rows(gate, i));
             }
-    mln_barrier(w->member);
+    barrier_before(w, &layer->down_proj, layer->down_proj.panels);
 }
 
 /* --- attention --- */
@@ -281,20 +295,20 @@ static void attend(worker *w, int64_t index) {
     int64_t kv_heads = w->model->sizes.kv_heads;
     bool alone = c->num_pieces == c->num_rows; /* one token a span, one piece a token */
     if (!alone) {
-        int64_t total = c->num_rows * kv_heads, size = 4;
-        for (int64_t i; (i = mln_claim(w->member, size)) < total;)
-            for (int64_t end = i + size < total ? i + size : total; i < end; i++)
+        mln_share share;
+        while (mln_claim(w->member, c->num_rows * kv_heads, 4, &share))
+            for (int64_t i = share.begin; i < share.end; i++)
                 prepare_head(w, layer, index, i / kv_heads, i % kv_heads);
         mln_barrier(w->member);
     }
-    int64_t total = c->num_pieces * kv_heads;
-    for (int64_t i; (i = mln_claim(w->member, 1)) < total;) {
-        const mln_cpu_piece *piece = &c->pieces[i / kv_heads];
+    mln_share share;
+    while (mln_claim(w->member, c->num_pieces * kv_heads, 1, &share)) {
+        const mln_cpu_piece *piece = &c->pieces[share.begin / kv_heads];
         if (alone)
-            prepare_head(w, layer, index, piece->row, i % kv_heads);
-        attend_piece(w, index, piece, i % kv_heads);
+            prepare_head(w, layer, index, piece->row, share.begin % kv_heads);
+        attend_piece(w, index, piece, share.begin % kv_heads);
     }
-    mln_barrier(w->member);
+    barrier_before(w, &layer->o_proj, layer->o_proj.panels);
 }
 
 /* --- the blocks --- */
@@ -303,13 +317,18 @@ static void attention_block(worker *w, int64_t index) {
     const mln_cpu_layer *layer = &w->model->layers[index];
     project_qkv(w, layer);
     attend(w, index);
-    project_add(w, &layer->o_proj, w->context->attended);
+    project_add(w, &layer->o_proj, w->context->attended, &layer->gate_up[0],
+                layer->gate_up[0].panels);
 }
 
 static void mlp_block(worker *w, int64_t index) {
     const mln_cpu_layer *layer = &w->model->layers[index];
     project_gated(w, layer);
-    project_add(w, &layer->down_proj, w->context->gated);
+    bool last = index + 1 == w->model->sizes.layers;
+    const mln_cpu_layer *next = last ? NULL : &w->model->layers[index + 1];
+    const mln_cpu_matrix *head = &w->model->lm_head;
+    project_add(w, &layer->down_proj, w->context->gated, last ? head : &next->qkv[0],
+                last ? head->panels : qkv_panels(next));
 }
 
 /* residual, cos and sin of every row */
@@ -331,7 +350,10 @@ static void embed(worker *w) {
 /* The largest of a row's logits so far, the lowest id among equals; NaN never wins. */
 static void keep_best(float *value, int32_t *id, const float *logits, int64_t first,
                       int64_t count) {
+    int32_t any = 0;
     for (int64_t i = 0; i < count; i++)
+        any |= logits[i] >= *value;
+    for (int64_t i = 0; any && i < count; i++)
         if (logits[i] > *value || (logits[i] == *value && (int32_t)(first + i) < *id)) {
             *value = logits[i];
             *id = (int32_t)(first + i);
@@ -397,7 +419,7 @@ static void shortlist_head(worker *w, const source *from) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_shortlist *list = &w->model->shortlist;
     const mln_cpu_matrix matrices[2] = {list->narrow, w->model->lm_head};
-    int64_t panels = list->narrow.panels, size = claim_size(w, &list->narrow, panels);
+    int64_t panels = list->narrow.panels;
     float lengths[MLN_CPU_BLOCK], least[MLN_CPU_BLOCK];
     for (int64_t t = 0; t < c->num_wanted; t++) {
         w->kernels->rms_norm(w->scratch->row, c->residual + c->wanted[t] * from->columns,
@@ -406,8 +428,9 @@ static void shortlist_head(worker *w, const source *from) {
         least[t] = -__builtin_inff();
     }
     packed x = pack_rows(w, matrices, 2, from);
-    for (int64_t i; (i = mln_claim(w->member, size)) < panels;)
-        for (int64_t end = i + size < panels ? i + size : panels; i < end; i++)
+    mln_share share;
+    while (mln_claim(w->member, panels, claim_size(&list->narrow), &share))
+        for (int64_t i = share.begin; i < share.end; i++)
             bound_panel(w, &x, i, lengths, least);
     memcpy(c->least + w->member->index * MLN_CPU_BLOCK, least, sizeof least);
     mln_barrier(w->member);
@@ -418,8 +441,8 @@ static void shortlist_head(worker *w, const source *from) {
         }
     x.base[0] = x.base[1];
     x.row_bytes[0] = x.row_bytes[1];
-    for (int64_t i; (i = mln_claim(w->member, CLAIM)) < panels;)
-        for (int64_t end = i + CLAIM < panels ? i + CLAIM : panels; i < end; i++)
+    while (mln_claim(w->member, panels, CLAIM, &share))
+        for (int64_t i = share.begin; i < share.end; i++)
             if (within_reach(c, i, least))
                 head_panel(w, &x, i);
     mln_barrier(w->member);
@@ -442,9 +465,9 @@ static void head(worker *w) {
         return;
     }
     packed x = pack_rows(w, m, 1, &from);
-    int64_t size = claim_size(w, m, m->panels);
-    for (int64_t i; (i = mln_claim(w->member, size)) < m->panels;)
-        for (int64_t end = i + size < m->panels ? i + size : m->panels; i < end; i++)
+    mln_share share;
+    while (mln_claim(w->member, m->panels, claim_size(m), &share))
+        for (int64_t i = share.begin; i < share.end; i++)
             head_panel(w, &x, i);
     mln_barrier(w->member);
 }

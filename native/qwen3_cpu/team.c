@@ -72,8 +72,10 @@ static void futex_wake(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-void mln_barrier(mln_member *member) {
+void mln_barrier_fetch(mln_member *member, const void *next, int64_t bytes) {
+    enum { LINE = 64, AT_ONCE = 4 };
     mln_run *run = member->run;
+    member->begun = false;
     if (member->size == 1) {
         atomic_store_explicit(&run->next, 0, memory_order_relaxed);
         return;
@@ -85,9 +87,12 @@ void mln_barrier(mln_member *member) {
         atomic_store_explicit(&run->phase, phase + 1, memory_order_release);
         return;
     }
+    const char *from = next;
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(&run->phase, memory_order_acquire) != phase)
             return;
+        for (int k = 0; k < AT_ONCE && bytes > 0; k++, from += LINE, bytes -= LINE)
+            __builtin_prefetch(from, 0, 2);
         relax();
     }
     int64_t start = now_ns();
@@ -95,6 +100,43 @@ void mln_barrier(mln_member *member) {
         sched_yield();
     if (member->index == 0)
         run->stalled_ns += now_ns() - start;
+}
+
+void mln_barrier(mln_member *member) {
+    mln_barrier_fetch(member, NULL, 0);
+}
+
+/* Pieces of a share when `left` are: half of what would be fair, so that the last are small. */
+static int64_t share_size(const mln_member *member, int64_t left, int64_t most) {
+    int64_t size = left / (2 * (int64_t)member->size);
+    size = size < most ? size : most;
+    return size > 1 ? size : 1;
+}
+
+mln_share mln_first_share(const mln_member *member, int64_t total, int64_t most) {
+    int64_t size = share_size(member, total, most), begin = member->index * size;
+    if (begin >= total)
+        return (mln_share){total, total};
+    return (mln_share){begin, begin + size < total ? begin + size : total};
+}
+
+bool mln_claim(mln_member *member, int64_t total, int64_t most, mln_share *share) {
+    if (!member->begun) {
+        member->begun = true;
+        *share = mln_first_share(member, total, most);
+        if (share->begin < share->end)
+            return true;
+    }
+    int64_t first = member->size * share_size(member, total, most);
+    int64_t next = atomic_load_explicit(&member->run->next, memory_order_relaxed), size;
+    do {
+        if (first + next >= total)
+            return false;
+        size = share_size(member, total - first - next, most);
+    } while (!atomic_compare_exchange_weak_explicit(&member->run->next, &next, next + size,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *share = (mln_share){first + next, first + next + size};
+    return true;
 }
 
 /* Waits for a run after `seen`, or the end. */

@@ -9,6 +9,7 @@
 #define MLN_CPU_TEAM_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "myelin/status.h"
@@ -20,7 +21,7 @@ typedef struct mln_run {
     int32_t size; /* members */
     _Alignas(64) _Atomic int32_t arrived;
     _Alignas(64) _Atomic uint32_t phase; /* barriers passed */
-    _Alignas(64) _Atomic int64_t next;   /* first piece of the phase that nobody has claimed */
+    _Alignas(64) _Atomic int64_t next;   /* pieces of the phase claimed behind the first shares */
     _Alignas(64) int64_t stalled_ns;     /* the caller's waits after it stopped spinning */
 } mln_run;
 
@@ -29,7 +30,13 @@ typedef struct mln_member {
     mln_run *run;
     int32_t index; /* 0 is the caller */
     int32_t size;
+    bool begun; /* has claimed its first share of the phase */
 } mln_member;
+
+/* Pieces begin .. end-1 of a phase. */
+typedef struct mln_share {
+    int64_t begin, end;
+} mln_share;
 
 typedef void (*mln_team_function)(mln_member *member, void *context);
 
@@ -44,12 +51,20 @@ int32_t mln_team_size(const mln_team *team);
  */
 void mln_team_run(mln_team *team, mln_team_function function, void *context);
 
-/* Waits until every member has called it as often. Begins a new phase of claims. */
+/*
+ * Waits until every member has called it as often, and has the processor fetch `bytes` at `next`
+ * meanwhile. Begins a new phase of claims.
+ */
+void mln_barrier_fetch(mln_member *member, const void *next, int64_t bytes);
 void mln_barrier(mln_member *member);
 
-/* The next piece of this phase: 0, 1, 2, ..., each handed out once. */
-static inline int64_t mln_claim(const mln_member *member, int64_t pieces) {
-    return atomic_fetch_add_explicit(&member->run->next, pieces, memory_order_relaxed);
-}
+/* The share of a phase of `total` pieces that a member will claim first; it may be empty. */
+mln_share mln_first_share(const mln_member *member, int64_t total, int64_t most);
+
+/*
+ * The next share of this phase, of at most `most` pieces and ever smaller towards the end, so that
+ * members end together; false when all are handed out.
+ */
+bool mln_claim(mln_member *member, int64_t total, int64_t most, mln_share *share);
 
 #endif
