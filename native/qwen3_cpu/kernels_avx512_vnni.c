@@ -2,7 +2,7 @@
 #define KERNELS_NAME   mln_cpu_kernels_avx512_vnni
 #define KERNELS_TEXT   "avx512_vnni"
 #define KERNELS_TILE   12
-#define KERNELS_QTILE  6
+#define KERNELS_QTILE  12
 #define KERNELS_NARROW 0
 #include "vec_avx512.h"
 

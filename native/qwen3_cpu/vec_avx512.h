@@ -56,6 +56,20 @@ INLINE vf vf_round(vf a) {
 INLINE vf vf_scale2(vf a, vf n) {
     return _mm512_scalef_ps(a, n);
 }
+/* Sums and maxima over lanes, in the order of lanes_sum(). */
+#define VF_ACROSS
+INLINE float vf_sum_across(vf x) {
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 part = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    part = _mm_add_ps(part, _mm_movehl_ps(part, part));
+    return _mm_cvtss_f32(_mm_add_ss(part, _mm_shuffle_ps(part, part, 1)));
+}
+INLINE float vf_max_across(vf x) {
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 part = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    part = _mm_max_ps(part, _mm_movehl_ps(part, part));
+    return _mm_cvtss_f32(_mm_max_ss(part, _mm_shuffle_ps(part, part, 1)));
+}
 INLINE vf vf_load_f16(const uint16_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
@@ -159,11 +173,33 @@ INLINE void q_pack(unsigned char *to, const int32_t *x) {
         to[4 + j] = (unsigned char)low;
     }
 }
+/* Sixteen whole numbers of at most 16 bits, fours `stride` fours apart. */
+#define Q_PACK_LANES
+INLINE void q_pack_lanes(unsigned char *to, int64_t stride, vf x) {
+    __m512i whole = _mm512_cvtps_epi32(x);
+    __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(128)), 8);
+    __m128i low = _mm512_cvtepi32_epi8(whole), high = _mm512_cvtepi32_epi8(upper);
+    __m128i first = _mm_unpacklo_epi32(high, low), last = _mm_unpackhi_epi32(high, low);
+    _mm_storel_epi64((__m128i *)(void *)to, first);
+    _mm_storeh_pd((double *)(void *)(to + 8 * stride), _mm_castsi128_pd(first));
+    _mm_storel_epi64((__m128i *)(void *)(to + 16 * stride), last);
+    _mm_storeh_pd((double *)(void *)(to + 24 * stride), _mm_castsi128_pd(last));
+}
+/* By name: GCC 12 copies the accumulator twice around the instruction of _mm512_dpbusd_epi32(). */
 INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
-    return _mm512_dpbusd_epi32(acc, codes, q_broadcast(x + 4 * part));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(q_broadcast(x + 4 * part)));
+    return acc;
 }
 INLINE vf q_total(qv high, qv low) {
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
+}
+/* The parts through one accumulator: shifted behind the highs, made a float behind the lows. */
+#define Q_CHAIN
+INLINE qv q_shift(qv high) {
+    return _mm512_slli_epi32(high, 8);
+}
+INLINE vf q_float(qv sum) {
+    return _mm512_cvtepi32_ps(sum);
 }
 #else
 /* 16-bit activations in the order 0, 2, 1, 3: what the even and the odd bytes of a word meet */
