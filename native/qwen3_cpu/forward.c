@@ -256,13 +256,14 @@ static void prepare_head(worker *w, const mln_cpu_layer *layer, int64_t index, i
     w->kernels->store_value(&kv, v, slot, head_dim, width, w->model->cell);
 }
 
-/* attended [rows, Q] of the query rows of one piece that read kv head `head` */
-static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, int64_t head) {
+/* The call of attend() of a piece's query rows that read kv head `head`; queries in q. */
+static mln_cpu_attention begin_piece(worker *w, int64_t layer, const mln_cpu_piece *piece,
+                                     int64_t head, int32_t limits[MLN_CPU_ATTEND_ROWS]) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_sizes *s = &w->model->sizes;
     int64_t group = s->heads / s->kv_heads, stride = s->q_width + 2 * s->kv_width;
     float scale = 1.0f / __builtin_sqrtf((float)s->head_dim);
-    int32_t limits[MLN_CPU_ATTEND_ROWS], count = piece->count;
+    int32_t count = piece->count;
     for (int32_t r = 0; r < count; r++) {
         int64_t row = piece->row + (piece->first + r) / group;
         const float *q =
@@ -271,20 +272,95 @@ static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, i
         for (int64_t d = 0; d < s->head_dim; d++)
             w->scratch->q[d * count + r] = q[d] * scale;
     }
-    mln_cpu_attention attention = {.kv = cache_of(c->rows[piece->row].sequence, layer, head),
-                                   .rows = count,
-                                   .head_dim = (int32_t)s->head_dim,
-                                   .width = (int32_t)s->width,
-                                   .limits = limits,
-                                   .q = w->scratch->q,
-                                   .out = w->scratch->out,
-                                   .scratch = w->scratch->attention};
-    w->kernels->attend[w->model->cell](&attention);
-    for (int32_t r = 0; r < count; r++) {
+    return (mln_cpu_attention){.kv = cache_of(c->rows[piece->row].sequence, layer, head),
+                               .rows = count,
+                               .head_dim = (int32_t)s->head_dim,
+                               .width = (int32_t)s->width,
+                               .limits = limits,
+                               .q = w->scratch->q,
+                               .out = w->scratch->out,
+                               .scratch = w->scratch->attention};
+}
+
+/* What attend() made of them to attended [rows, Q]. */
+static void end_piece(worker *w, const mln_cpu_piece *piece, int64_t head) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    int64_t group = s->heads / s->kv_heads;
+    for (int32_t r = 0; r < piece->count; r++) {
         int64_t row = piece->row + (piece->first + r) / group;
         memcpy(c->attended + row * s->q_width +
                    (head * group + (piece->first + r) % group) * s->head_dim,
                w->scratch->out + r * s->width, (size_t)s->head_dim * sizeof(float));
+    }
+}
+
+static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, int64_t head) {
+    int32_t limits[MLN_CPU_ATTEND_ROWS];
+    mln_cpu_attention attention = begin_piece(w, layer, piece, head, limits);
+    w->kernels->attend[w->model->cell](&attention);
+    end_piece(w, piece, head);
+}
+
+/* Norms, rotations and the cache for all rows together. */
+static void prepare_rows(worker *w, int64_t index) {
+    const mln_cpu_layer *layer = &w->model->layers[index];
+    int64_t kv_heads = w->model->sizes.kv_heads;
+    mln_share share;
+    while (mln_claim(w->member, w->context->num_rows * kv_heads, 4, &share))
+        for (int64_t i = share.begin; i < share.end; i++)
+            prepare_head(w, layer, index, i / kv_heads, i % kv_heads);
+    mln_barrier(w->member);
+}
+
+static int32_t splits_of(const myelin_plugin_context *c, const mln_cpu_piece *piece) {
+    return c->rows[piece->row].position / MLN_CPU_SPLIT + 1;
+}
+
+/* Splits of the longest piece, if pieces are so few that whole ones would not end together; or 0.
+ */
+static int32_t splits_to_share(const worker *w) {
+    const myelin_plugin_context *c = w->context;
+    int32_t most = 0;
+    if (w->member->size == 1 || c->num_pieces > c->shared_pieces)
+        return 0;
+    for (int64_t i = 0; i < c->num_pieces; i++) {
+        int32_t splits = splits_of(c, &c->pieces[i]);
+        most = splits > most ? splits : most;
+    }
+    return most > MLN_CPU_SHARED_SPLITS ? most : 0;
+}
+
+/*
+ * A few pieces of a token each over many positions: members share out their splits, and who ends
+ * a piece's last one puts its parts together, in their order.
+ */
+static void attend_shared(worker *w, int64_t index, int32_t splits) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    int64_t each = (splits + MLN_CPU_SHARED_SPLITS - 1) / MLN_CPU_SHARED_SPLITS;
+    int64_t size = mln_cpu_part_size(s->heads / s->kv_heads, s->width);
+    int32_t limits[MLN_CPU_ATTEND_ROWS];
+    mln_share share;
+    while (mln_claim(w->member, c->num_pieces * s->kv_heads * each, 1, &share)) {
+        int64_t at = share.begin / each, head = at % s->kv_heads;
+        const mln_cpu_piece *piece = &c->pieces[at / s->kv_heads];
+        int32_t all = splits_of(c, piece);
+        int32_t begin = (int32_t)(share.begin % each) * MLN_CPU_SHARED_SPLITS;
+        int32_t end = begin + MLN_CPU_SHARED_SPLITS < all ? begin + MLN_CPU_SHARED_SPLITS : all;
+        if (begin >= end)
+            continue;
+        mln_cpu_attention attention = begin_piece(w, index, piece, head, limits);
+        float *parts = c->parts + at * c->most_splits * size;
+        for (int32_t i = begin; i < end; i++)
+            w->kernels->attend_split[w->model->cell](parts + i * size, &attention, i);
+        int32_t done = end - begin;
+        if (atomic_fetch_add_explicit(&c->ended_splits[at], done, memory_order_acq_rel) + done <
+            all)
+            continue;
+        atomic_store_explicit(&c->ended_splits[at], 0, memory_order_relaxed);
+        w->kernels->attend_merge(&attention, parts);
+        end_piece(w, piece, head);
     }
 }
 
@@ -294,20 +370,19 @@ static void attend(worker *w, int64_t index) {
     const mln_cpu_layer *layer = &w->model->layers[index];
     int64_t kv_heads = w->model->sizes.kv_heads;
     bool alone = c->num_pieces == c->num_rows; /* one token a span, one piece a token */
-    if (!alone) {
-        mln_share share;
-        while (mln_claim(w->member, c->num_rows * kv_heads, 4, &share))
-            for (int64_t i = share.begin; i < share.end; i++)
-                prepare_head(w, layer, index, i / kv_heads, i % kv_heads);
-        mln_barrier(w->member);
-    }
+    int32_t splits = alone ? splits_to_share(w) : 0;
     mln_share share;
-    while (mln_claim(w->member, c->num_pieces * kv_heads, 1, &share)) {
-        const mln_cpu_piece *piece = &c->pieces[share.begin / kv_heads];
-        if (alone)
-            prepare_head(w, layer, index, piece->row, share.begin % kv_heads);
-        attend_piece(w, index, piece, share.begin % kv_heads);
-    }
+    if (!alone || splits > 0)
+        prepare_rows(w, index);
+    if (splits > 0)
+        attend_shared(w, index, splits);
+    else
+        while (mln_claim(w->member, c->num_pieces * kv_heads, 1, &share)) {
+            const mln_cpu_piece *piece = &c->pieces[share.begin / kv_heads];
+            if (alone)
+                prepare_head(w, layer, index, piece->row, share.begin % kv_heads);
+            attend_piece(w, index, piece, share.begin % kv_heads);
+        }
     barrier_before(w, &layer->o_proj, layer->o_proj.panels);
 }
 

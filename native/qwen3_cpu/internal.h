@@ -133,14 +133,18 @@ struct myelin_plugin_context {
     uint64_t packed_stride; /* bytes of one of the three */
     mln_cpu_row *rows;      /* [T] */
     mln_cpu_piece *pieces;
-    int32_t *wanted;          /* [T] rows whose logits are wanted, ascending */
-    float **targets;          /* [T] where they go */
-    float *best_values;       /* [threads, T] greedy: each thread's best so far */
-    int32_t *best_ids;        /* [threads, T] */
-    float *least;             /* [threads, BLOCK] shortlist: what a thread's best is at least */
-    float *reach;             /* [panels of the head, BLOCK] what a panel's best is at most */
-    int32_t *ids;             /* [T] greedy: the newest token of each sequence */
-    mln_cpu_scratch *scratch; /* [threads] */
+    int32_t *wanted;    /* [T] rows whose logits are wanted, ascending */
+    float **targets;    /* [T] where they go */
+    float *best_values; /* [threads, T] greedy: each thread's best so far */
+    int32_t *best_ids;  /* [threads, T] */
+    float *least;       /* [threads, BLOCK] shortlist: what a thread's best is at least */
+    float *reach;       /* [panels of the head, BLOCK] what a panel's best is at most */
+    int32_t *ids;       /* [T] greedy: the newest token of each sequence */
+    float *parts;       /* [shared_pieces, kv_heads, most_splits] of attend_split() */
+    _Atomic int32_t *ended_splits; /* [shared_pieces, kv_heads] zeros between phases */
+    int64_t shared_pieces;         /* most whose splits are shared out */
+    int64_t most_splits;           /* of a sequence */
+    mln_cpu_scratch *scratch;      /* [threads] */
     mln_region region;
 
     /* Of the call. */
@@ -150,6 +154,9 @@ struct myelin_plugin_context {
     int64_t layer; /* of the rungs that make a run for each block */
     bool greedy;   /* the head writes best_ids instead of logits */
 };
+
+/* Splits of a piece claimed together. */
+enum { MLN_CPU_SHARED_SPLITS = 4 };
 
 /* Formats that activations are packed in for matrices that read the same row (q, k and v). */
 enum { MLN_CPU_FORMATS = 3 };

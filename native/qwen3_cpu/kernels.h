@@ -139,7 +139,13 @@ typedef struct mln_cpu_attention {
     const float *q; /* [D][rows] scaled by 1 / sqrt(D) */
     float *out;     /* [rows][width] */
     float *scratch; /* [MLN_CPU_ATTEND_ROWS][MLN_CPU_SPLIT + width + 2] */
+    const unsigned char *next; /* the kernels' own */
 } mln_cpu_attention;
+
+/* Floats of what `rows` make of a split. */
+static inline int64_t mln_cpu_part_size(int64_t rows, int64_t width) {
+    return rows * (width + 2);
+}
 
 typedef struct mln_cpu_kernels {
     const char *name;
@@ -166,6 +172,11 @@ typedef struct mln_cpu_kernels {
     void (*store_value)(const mln_cpu_kv *kv, const float *value, int32_t slot, int32_t head_dim,
                         int32_t width, mln_cpu_cell cell);
     void (*attend[MLN_CPU_CELLS])(const mln_cpu_attention *attention); /* by the cache's cells */
+    /* The same in pieces: every split of MLN_CPU_SPLIT positions to a part, and all parts, which
+     * lie one behind the other, to attention->out. */
+    void (*attend_split[MLN_CPU_CELLS])(float *part, const mln_cpu_attention *attention,
+                                        int32_t split);
+    void (*attend_merge)(const mln_cpu_attention *attention, const float *parts);
 
     /*
      * The products and sums of a tile, as fast as they go with everything in registers or beside

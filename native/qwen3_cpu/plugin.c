@@ -69,9 +69,12 @@ static void carve_scratch(carver *from, mln_cpu_scratch *scratch, const mln_cpu_
     scratch->tile = carve(from, 2 * MLN_CPU_BLOCK, MLN_CPU_PANEL, sizeof(float));
 }
 
+/* Attention calls for each thread from which on whole ones end nearly together. */
+enum { EVEN_PIECES = 8 };
+
 /* Points every array of the context into the carver's region. */
 static void carve_context(carver *from, myelin_plugin_context *c, const myelin_config *config,
-                          int32_t max_tokens, int32_t threads) {
+                          int32_t max_tokens, int32_t max_len, int32_t threads) {
     mln_cpu_sizes s = mln_cpu_sizes_of(config);
     int64_t rows = max_tokens, pieces = 1 + s.heads / s.kv_heads / MLN_CPU_ATTEND_ROWS;
     c->residual = carve(from, rows, s.hidden, sizeof(float));
@@ -93,16 +96,23 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->reach =
         carve(from, (s.vocab + MLN_CPU_PANEL - 1) / MLN_CPU_PANEL, MLN_CPU_BLOCK, sizeof *c->reach);
     c->ids = carve(from, rows, 1, sizeof *c->ids);
+    int64_t shared = EVEN_PIECES * (int64_t)threads / s.kv_heads;
+    c->shared_pieces = shared < 1 ? 1 : shared < rows ? shared : rows;
+    c->most_splits = ((int64_t)max_len + MLN_CPU_SPLIT - 1) / MLN_CPU_SPLIT;
+    c->parts = carve(from, c->shared_pieces * s.kv_heads * c->most_splits,
+                     mln_cpu_part_size(s.heads / s.kv_heads, s.width), sizeof(float));
+    c->ended_splits = carve(from, c->shared_pieces, s.kv_heads, sizeof *c->ended_splits);
     c->scratch = carve(from, threads, 1, sizeof *c->scratch);
     for (int32_t t = 0; t < threads; t++)
         carve_scratch(from, from->base ? &c->scratch[t] : NULL, &s);
 }
 
 /* Bytes of the arrays; UINT64_MAX when that overflows. */
-static uint64_t scratch_bytes(const myelin_config *config, int32_t max_tokens, int32_t threads) {
+static uint64_t scratch_bytes(const myelin_config *config, int32_t max_tokens, int32_t max_len,
+                              int32_t threads) {
     carver counter = {0};
     myelin_plugin_context none;
-    carve_context(&counter, &none, config, max_tokens, threads);
+    carve_context(&counter, &none, config, max_tokens, max_len, threads);
     return counter.overflow ? UINT64_MAX : counter.used;
 }
 
@@ -111,8 +121,8 @@ static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, i
     if (max_tokens < 1 || max_len < 1)
         return 0;
     uint64_t bytes;
-    bool fits =
-        mln_add(scratch_bytes(config, max_tokens, 1), sizeof(myelin_plugin_context), &bytes);
+    bool fits = mln_add(scratch_bytes(config, max_tokens, max_len, 1),
+                        sizeof(myelin_plugin_context), &bytes);
     return fits ? bytes : UINT64_MAX;
 }
 
@@ -131,7 +141,7 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
         return mln_cpu_fail(buffer, &error);
     }
     int32_t threads = mln_team_size(model->team);
-    uint64_t bytes = scratch_bytes(&model->config, max_tokens, threads);
+    uint64_t bytes = scratch_bytes(&model->config, max_tokens, max_len, threads);
     if (mln_region_map(&context->region, bytes, "scratch memory", &error) != MYELIN_OK) {
         free(context);
         return mln_cpu_fail(buffer, &error);
@@ -140,7 +150,7 @@ static myelin_status create_context(const myelin_plugin_model *model, int32_t ma
     context->max_tokens = max_tokens;
     context->max_len = max_len;
     carver from = {context->region.base, 0, false};
-    carve_context(&from, context, &model->config, max_tokens, threads);
+    carve_context(&from, context, &model->config, max_tokens, max_len, threads);
     *out = context;
     return MYELIN_OK;
 }

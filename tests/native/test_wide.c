@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Wide layers and many sequences, for which kernels are cut otherwise: the bits of one token at a
- * time and of one sequence alone.
+ * Wide layers, many sequences and long ones, for which work is cut otherwise: the bits of one token
+ * at a time, of one sequence alone, of a prompt.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +71,48 @@ static void chunks_of_4_bits(void **state) {
     check_chunks(4);
 }
 
+/* A long sequence and a short one, a token each in a call: splits of both are shared out. */
+static void long_contexts(void **state) {
+    enum { LONG = 1300, LAST = 6 };
+    (void)state;
+    char *directory;
+    harness h = open_wide(&directory, 90, 0);
+    const myelin_plugin *plugin = h.plugin;
+    size_t vocab = (size_t)h.vocab;
+    int32_t *ids = random_ids(LONG, h.vocab, 4);
+    float *expected = harness_logits(&h, ids, LONG);
+    float *found = malloc(2 * vocab * sizeof *found);
+    myelin_plugin_context *context = harness_context(&h, 64, LONG);
+    myelin_span spans[2];
+    const int32_t starts[] = {LONG - LAST, 250};
+    for (int i = 0; i < 2; i++) {
+        spans[i] = (myelin_span){.sequence = harness_sequence(&h, LONG),
+                                 .count = 1,
+                                 .num_logits = 1,
+                                 .logits = found + (size_t)i * vocab};
+        harness_append(&h, context, spans[i].sequence, ids, starts[i], 64, NULL);
+    }
+    char text[256] = "";
+    myelin_error_buffer error = {text, sizeof text};
+    for (int32_t t = 0; t < LAST; t++) {
+        for (int i = 0; i < 2; i++)
+            spans[i].ids = ids + starts[i] + t;
+        assert_int_equal(plugin->forward(context, spans, t < LAST / 2 ? 1 : 2, &error), MYELIN_OK);
+        assert_same_floats(expected + (size_t)(starts[0] + t) * vocab, found, vocab);
+        if (t == LAST / 2 - 1) /* the short one catches up */
+            harness_append(&h, context, spans[1].sequence, ids + starts[1], LAST / 2, 1, NULL);
+        if (t >= LAST / 2)
+            assert_same_floats(expected + (size_t)(starts[1] + t) * vocab, found + vocab, vocab);
+    }
+    for (int i = 0; i < 2; i++)
+        plugin->free_sequence(spans[i].sequence);
+    plugin->free_context(context);
+    free(found);
+    free(expected);
+    free(ids);
+    close_wide(&h, directory);
+}
+
 static void decode(const harness *h, myelin_plugin_context *context,
                    myelin_plugin_sequence **sequences, const int32_t *ids, int32_t count,
                    int32_t *found) {
@@ -117,6 +159,6 @@ int main(int argc, char **argv) {
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(chunks_of_dense),
                                        cmocka_unit_test(chunks_of_4_bits),
-                                       cmocka_unit_test(greedy)};
+                                       cmocka_unit_test(long_contexts), cmocka_unit_test(greedy)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
