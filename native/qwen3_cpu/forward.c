@@ -52,8 +52,10 @@ static void plan_formats(const worker *w, const mln_cpu_matrix *matrices, int co
     }
 }
 
+/* Columns first .. last-1 of one row; a norm is of all of them. */
 static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
-                     const source *from, unsigned char *base, int64_t stride, int64_t row) {
+                     const source *from, unsigned char *base, int64_t stride, int64_t row,
+                     mln_share columns) {
     int64_t at = from->order ? from->order[row] : row;
     const float *x = from->rows + at * from->columns;
     int64_t first = row - row % MLN_CPU_BLOCK, rest = from->num_rows - first;
@@ -69,8 +71,30 @@ static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const
         done++;
         unsigned char *block =
             base + area[i] * stride + first * (int64_t)w->kernels->packed_bytes(&matrices[i], 1);
-        w->kernels->pack(block, &matrices[i], x, (int32_t)(row - first), tokens);
+        w->kernels->pack(block, &matrices[i], x, (int32_t)(row - first), tokens, columns.begin,
+                         columns.end);
     }
+}
+
+/*
+ * What a member packs of several rows: whole blocks where there are enough of them, else some
+ * columns of every row. Rows of a block share lines of memory, which must not wander between
+ * processors with each of them.
+ */
+static void pack_share(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
+                       const source *from, unsigned char *base, int64_t stride) {
+    int64_t size = w->member->size, index = w->member->index;
+    int64_t blocks = (from->num_rows + MLN_CPU_BLOCK - 1) / MLN_CPU_BLOCK;
+    mln_share columns = {0, from->columns};
+    if (blocks < 2 * size) {
+        int64_t units = (from->columns + MLN_CPU_PACKED - 1) / MLN_CPU_PACKED;
+        int64_t end = units * (index + 1) / size * MLN_CPU_PACKED;
+        columns.begin = units * index / size * MLN_CPU_PACKED;
+        columns.end = end < from->columns ? end : from->columns;
+    }
+    for (int64_t row = 0; row < from->num_rows && columns.begin < columns.end; row++)
+        if (blocks < 2 * size || row / MLN_CPU_BLOCK % size == index)
+            pack_row(w, matrices, count, area, from, base, stride, row, columns);
 }
 
 /*
@@ -83,13 +107,13 @@ static packed pack_rows(worker *w, const mln_cpu_matrix *matrices, int count, co
     bool own = from->num_rows == 1;
     unsigned char *base = own ? w->scratch->block : w->context->packed;
     int64_t stride = (int64_t)w->context->packed_stride;
-    if (own)
+    if (own) {
         stride /= w->context->max_tokens;
-    int64_t step = own ? 1 : w->member->size;
-    for (int64_t row = own ? 0 : w->member->index; row < from->num_rows; row += step)
-        pack_row(w, matrices, count, area, from, base, stride, row);
-    if (!own)
+        pack_row(w, matrices, count, area, from, base, stride, 0, (mln_share){0, from->columns});
+    } else {
+        pack_share(w, matrices, count, area, from, base, stride);
         mln_barrier(w->member);
+    }
     packed result;
     for (int i = 0; i < count; i++) {
         result.base[i] = base + area[i] * stride;
@@ -654,7 +678,7 @@ static void plain_linear(const plain_job *job, const source *from) {
     worker w = {NULL, c, model, &mln_cpu_kernels_portable, &c->scratch[0]};
     const int area[3] = {0, 0, 0};
     for (int64_t row = 0; row < from->num_rows; row++)
-        pack_row(&w, job->matrix, 1, area, from, c->packed, 0, row);
+        pack_row(&w, job->matrix, 1, area, from, c->packed, 0, row, (mln_share){0, from->columns});
     model->host.parallel_for(model->host.self, (job->matrix->panels + 3) / 4, plain_panels,
                              (void *)(uintptr_t)job);
 }

@@ -42,6 +42,7 @@ typedef enum mln_cpu_kind {
 enum {
     MLN_CPU_PANEL = 32,      /* rows of a panel */
     MLN_CPU_BLOCK = 24,      /* most tokens whose activations are packed together */
+    MLN_CPU_PACKED = 128,    /* columns that are packed alone */
     MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
     MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
     MLN_CPU_PAGE = 64,       /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */
@@ -154,9 +155,10 @@ typedef struct mln_cpu_kernels {
     size_t (*packed_bytes)(const mln_cpu_matrix *weight, int32_t count);
     /* Non-zero for kinds (and groups) whose activations are packed alike. */
     int32_t (*pack_format)(const mln_cpu_matrix *weight);
-    /* Packs x[columns] as token `index` of a block of `count`. */
+    /* Packs columns first .. last-1 of x[columns] as token `index` of a block of `count`; both are
+     * multiples of MLN_CPU_PACKED or the end. */
     void (*pack)(void *block, const mln_cpu_matrix *weight, const float *x, int32_t index,
-                 int32_t count);
+                 int32_t count, int64_t first, int64_t last);
     /* out[count, 32] = the block's tokens times the rows of panel `panel`. */
     void (*panel)(float *out, const mln_cpu_matrix *weight, int64_t panel, const void *block,
                   int32_t count);

@@ -236,8 +236,11 @@ static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
     for (int64_t i = 0; i < count * columns; i++)
         x[i] = random_number(how == BROKEN && i / columns != 1 ? PLAIN : how);
     memset(block, 0xee, bytes + 16);
-    for (int32_t t = count - 1; t >= 0; t--)
-        tested->pack(block, &p->matrix, x + t * columns, t, count);
+    int64_t some = columns / MLN_CPU_PACKED / 2 * MLN_CPU_PACKED;
+    for (int32_t t = count - 1; t >= 0; t--) {
+        tested->pack(block, &p->matrix, x + t * columns, t, count, some, columns);
+        tested->pack(block, &p->matrix, x + t * columns, t, count, 0, some);
+    }
     for (size_t i = 0; i < 16; i++)
         if (((unsigned char *)block)[bytes + i] != 0xee)
             FAIL("pack wrote behind %zu bytes", bytes);
@@ -387,7 +390,7 @@ static void largest_codes(void) {
             double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
             for (int i = 0; i < 128; i++)
                 x[i] = 7.0f * (float)sign;
-            tested->pack(block, &p.matrix, x, 0, 1);
+            tested->pack(block, &p.matrix, x, 0, 1, 0, p.matrix.columns);
             tested->panel(out, &p.matrix, 1, block, 1);
             scalar_times(expected, exact, bound, &p, x);
             for (int r = 0; r < MLN_CPU_PANEL; r++) {
@@ -745,7 +748,7 @@ static bool fuses(void) {
         w[r] = -1.0f - 0x1p-22f;
         w[MLN_CPU_PANEL + r] = x[1];
     }
-    tested->pack(block, &p.matrix, x, 0, 1);
+    tested->pack(block, &p.matrix, x, 0, 1, 0, p.matrix.columns);
     tested->panel(out, &p.matrix, 1, block, 1);
     free_panels(&p);
     return out[0] != 0.0f;

@@ -79,7 +79,7 @@ static void times(const mln_cpu_kernels *kernels, const mln_cpu_matrix *m, const
                   float *out) {
     void *block = aligned_alloc(64, (kernels->packed_bytes(m, 1) + 63) / 64 * 64);
     assert_non_null(block);
-    kernels->pack(block, m, x, 0, 1);
+    kernels->pack(block, m, x, 0, 1, 0, m->columns);
     for (int64_t panel = 0; panel < PANELS; panel++)
         kernels->panel(out + panel * MLN_CPU_PANEL, m, panel, block, 1);
     free(block);
