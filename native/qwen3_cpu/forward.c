@@ -402,10 +402,12 @@ static void attend(worker *w, int64_t index) {
         attend_shared(w, index, splits);
     else
         while (mln_claim(w->member, c->num_pieces * kv_heads, 1, &share)) {
-            const mln_cpu_piece *piece = &c->pieces[share.begin / kv_heads];
+            /* A head's pieces one after the other: they read the same keys and values. */
+            const mln_cpu_piece *piece = &c->pieces[share.begin % c->num_pieces];
+            int64_t head = share.begin / c->num_pieces;
             if (alone)
-                prepare_head(w, layer, index, piece->row, share.begin % kv_heads);
-            attend_piece(w, index, piece, share.begin % kv_heads);
+                prepare_head(w, layer, index, piece->row, head);
+            attend_piece(w, index, piece, head);
         }
     barrier_before(w, &layer->o_proj, layer->o_proj.panels);
 }

@@ -46,7 +46,7 @@ enum {
     MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
     MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
     MLN_CPU_PAGE = 64,       /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */
-    MLN_CPU_ATTEND_ROWS = 12 /* most query rows attended with at once */
+    MLN_CPU_ATTEND_ROWS = 24 /* most query rows attended with at once */
 };
 
 /* A weight matrix [rows, columns] in panels; rows past the end of the last one are zeros. */
