@@ -158,14 +158,8 @@ static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
 static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
                       int64_t first, int64_t num_rows, float *out, int64_t stride, bool add) {
     float *tile = w->scratch->tile;
-    int64_t valid = valid_rows(m, panel);
     int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
-    for (int32_t t = 0; t < tokens; t++) {
-        float *to = out + (first + t) * stride;
-        const float *from = tile + t * MLN_CPU_PANEL;
-        for (int64_t i = 0; i < valid; i++)
-            to[i] = add ? to[i] + from[i] : from[i];
-    }
+    w->kernels->put(out + first * stride, stride, tile, tokens, valid_rows(m, panel), add);
 }
 
 static int64_t qkv_panels(const mln_cpu_layer *layer) {
@@ -293,8 +287,12 @@ static mln_cpu_attention begin_piece(worker *w, int64_t layer, const mln_cpu_pie
         const float *q =
             c->qkv + row * stride + (head * group + (piece->first + r) % group) * s->head_dim;
         limits[r] = c->rows[row].position + 1;
-        for (int64_t d = 0; d < s->head_dim; d++)
-            w->scratch->q[d * count + r] = q[d] * scale;
+        for (int64_t d = 0; d < s->head_dim; d += MLN_CPU_LANES) {
+            float *to = w->scratch->q + d * count + r * MLN_CPU_LANES;
+            int64_t left = s->head_dim - d, size = left < MLN_CPU_LANES ? left : MLN_CPU_LANES;
+            for (int64_t i = 0; i < size; i++)
+                to[i] = q[d + i] * scale;
+        }
     }
     return (mln_cpu_attention){.kv = cache_of(c->rows[piece->row].sequence, layer, head),
                                .rows = count,

@@ -114,7 +114,7 @@ typedef struct mln_cpu_scratch {
     float *row;           /* [widest] */
     unsigned char *block; /* one token's packed activations, in up to three formats */
     float *attention;
-    float *q;    /* [D][ATTEND_ROWS] */
+    float *q;    /* [width / 16][ATTEND_ROWS][16] */
     float *out;  /* [ATTEND_ROWS][width] */
     float *tile; /* [2][BLOCK][PANEL] */
 } mln_cpu_scratch;

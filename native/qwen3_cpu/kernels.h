@@ -137,7 +137,7 @@ typedef struct mln_cpu_attention {
     int32_t reserved;
     const int32_t
         *limits;    /* [rows] positions row r sees: 0 .. limits[r]-1, ascending, at least 1 */
-    const float *q; /* [D][rows] scaled by 1 / sqrt(D) */
+    const float *q; /* [width / 16][rows][16] scaled by 1 / sqrt(D) */
     float *out;     /* [rows][width] */
     float *scratch; /* [MLN_CPU_ATTEND_ROWS][MLN_CPU_SPLIT + width + 2] */
     const unsigned char *next; /* the kernels' own */
@@ -162,6 +162,10 @@ typedef struct mln_cpu_kernels {
     /* out[count, 32] = the block's tokens times the rows of panel `panel`. */
     void (*panel)(float *out, const mln_cpu_matrix *weight, int64_t panel, const void *block,
                   int32_t count);
+
+    /* out[count][0 .. valid-1], rows `stride` apart, = tile [count, 32], or += it. */
+    void (*put)(float *out, int64_t stride, const float *tile, int32_t count, int64_t valid,
+                int32_t add);
 
     /* out[n] = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, int64_t n, float eps);

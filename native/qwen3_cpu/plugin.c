@@ -64,7 +64,7 @@ static void carve_scratch(carver *from, mln_cpu_scratch *scratch, const mln_cpu_
     scratch->block = carve(from, MLN_CPU_FORMATS, packed_row(s), 1);
     scratch->attention =
         carve(from, MLN_CPU_ATTEND_ROWS, MLN_CPU_SPLIT + s->width + 2, sizeof(float));
-    scratch->q = carve(from, MLN_CPU_ATTEND_ROWS, s->head_dim, sizeof(float));
+    scratch->q = carve(from, MLN_CPU_ATTEND_ROWS, s->width, sizeof(float));
     scratch->out = carve(from, MLN_CPU_ATTEND_ROWS, s->width, sizeof(float));
     scratch->tile = carve(from, 2 * MLN_CPU_BLOCK, MLN_CPU_PANEL, sizeof(float));
 }

@@ -461,7 +461,30 @@ static void check_silu_mul(int64_t n, numbers how) {
         free(bases[i]);
 }
 
+/* Three rows of a panel's products to rows further apart, which are otherwise left alone. */
+static void check_put(int32_t valid, int32_t add) {
+    enum { COUNT = 3, STRIDE = 70 };
+    unsigned char *bases[2];
+    float *tile = misaligned(&bases[0], sizeof(float[COUNT * MLN_CPU_PANEL]), 4);
+    float *out = misaligned(&bases[1], sizeof(float[COUNT * STRIDE]), 4);
+    for (int i = 0; i < COUNT * MLN_CPU_PANEL; i++)
+        tile[i] = random_number(PLAIN);
+    for (int i = 0; i < COUNT * STRIDE; i++)
+        out[i] = (float)i;
+    tested->put(out, STRIDE, tile, COUNT, valid, add);
+    for (int i = 0; i < COUNT * STRIDE; i++) {
+        float before = (float)i, product = tile[i / STRIDE * MLN_CPU_PANEL + i % STRIDE % 32];
+        float after = add ? before + product : product;
+        same_float(i % STRIDE < valid ? after : before, out[i], "put", valid, i);
+    }
+    free(bases[0]);
+    free(bases[1]);
+}
+
 static void rows(void) {
+    for (int32_t valid = 1; valid <= MLN_CPU_PANEL; valid++)
+        for (int32_t add = 0; add < 2; add++)
+            check_put(valid, add);
     for (int how = 0; how < NUM_NUMBERS; how++)
         for (int64_t n = 1; n <= MAX_COLUMNS; n = n < 70 ? n + 1 : 2 * n + 1) {
             check_rms_norm(n, (numbers)how);
@@ -620,7 +643,7 @@ typedef struct question {
 /* Rows first .. first+count-1 of the question: out[count][width], heap memory */
 static float *ask(const cache *c, const question *of, int32_t first, int32_t count) {
     unsigned char *bases[2];
-    size_t floats = (size_t)(count * c->head_dim);
+    size_t floats = (size_t)(count * c->width);
     float *q = misaligned(&bases[0], floats * sizeof *q, sizeof *q);
     float *scratch = misaligned(
         &bases[1], (size_t)(MLN_CPU_ATTEND_ROWS * (MLN_CPU_SPLIT + c->width + 2)) * sizeof *q, 4);
@@ -629,7 +652,8 @@ static float *ask(const cache *c, const question *of, int32_t first, int32_t cou
         abort();
     for (int32_t r = 0; r < count; r++)
         for (int32_t d = 0; d < c->head_dim; d++)
-            q[d * count + r] = of->q[(first + r) * c->head_dim + d];
+            q[d / MLN_CPU_LANES * MLN_CPU_LANES * count + r * MLN_CPU_LANES + d % MLN_CPU_LANES] =
+                of->q[(first + r) * c->head_dim + d];
     mln_cpu_attention attention = {.kv = c->kv,
                                    .rows = count,
                                    .head_dim = c->head_dim,
