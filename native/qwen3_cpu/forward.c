@@ -11,8 +11,11 @@
 
 extern const mln_cpu_kernels mln_cpu_kernels_portable;
 
-/* Bytes of weights claimed at once: enough for a long sequential read, few enough to share out. */
-enum { CLAIM_BYTES = 128 << 10 };
+/*
+ * Bytes of weights claimed at once: enough for a long sequential read, few enough to share out;
+ * more where many rows go through them, block by block.
+ */
+enum { CLAIM_BYTES = 128 << 10, CLAIM_MORE = 2 };
 
 typedef struct worker {
     mln_member *member;
@@ -139,14 +142,15 @@ static int64_t valid_rows(const mln_cpu_matrix *m, int64_t panel) {
 }
 
 /* Most panels claimed at once. */
-static int64_t claim_size(const mln_cpu_matrix *m) {
-    int64_t size = CLAIM_BYTES / m->panel_bytes;
+static int64_t claim_size(const worker *w, const mln_cpu_matrix *m) {
+    int64_t more = w->context->num_rows > MLN_CPU_BLOCK ? CLAIM_MORE : 1;
+    int64_t size = more * CLAIM_BYTES / m->panel_bytes;
     return size > 1 ? size : 1;
 }
 
 /* Waits for all, fetching the panels of m that this member will read first. */
 static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
-    mln_share share = mln_first_share(w->member, total, claim_size(m));
+    mln_share share = mln_first_share(w->member, total, claim_size(w, m));
     bool some = share.begin < share.end && share.end <= m->panels;
     const unsigned char *at = m->data;
     if (some)
@@ -174,7 +178,7 @@ static void project_qkv(worker *w, const mln_cpu_layer *layer) {
     packed x = pack_rows(w, layer->qkv, 3, &from);
     int64_t stride = s->q_width + 2 * s->kv_width, total = qkv_panels(layer);
     mln_share share;
-    while (mln_claim(w->member, total, claim_size(&layer->qkv[0]), &share))
+    while (mln_claim(w->member, total, claim_size(w, &layer->qkv[0]), &share))
         for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
             for (int64_t i = share.begin; i < share.end; i++) {
                 int64_t panel = i, which = 0, offset = 0;
@@ -195,7 +199,7 @@ static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows,
     source from = {rows, c->num_rows, m->columns, NULL, NULL};
     packed x = pack_rows(w, m, 1, &from);
     mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(m), &share))
+    while (mln_claim(w->member, m->panels, claim_size(w, m), &share))
         for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
             for (int64_t i = share.begin; i < share.end; i++)
                 panel_out(w, m, i, &x, 0, first, c->num_rows, c->residual + i * MLN_CPU_PANEL,
@@ -213,7 +217,7 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
     float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
     int64_t inter = w->model->sizes.intermediate;
     mln_share share;
-    while (mln_claim(w->member, gate->panels, claim_size(gate), &share))
+    while (mln_claim(w->member, gate->panels, claim_size(w, gate), &share))
         for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
             for (int64_t i = share.begin; i < share.end; i++) {
                 int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
@@ -324,14 +328,17 @@ static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, i
     end_piece(w, piece, head);
 }
 
-/* Norms, rotations and the cache for all rows together. */
+/*
+ * Norms, rotations and the cache for all rows together, a head after the other: keys of
+ * MLN_CPU_LANES positions share every line of the cache.
+ */
 static void prepare_rows(worker *w, int64_t index) {
     const mln_cpu_layer *layer = &w->model->layers[index];
-    int64_t kv_heads = w->model->sizes.kv_heads;
+    int64_t rows = w->context->num_rows;
     mln_share share;
-    while (mln_claim(w->member, w->context->num_rows * kv_heads, 4, &share))
+    while (mln_claim(w->member, rows * w->model->sizes.kv_heads, 4 * MLN_CPU_LANES, &share))
         for (int64_t i = share.begin; i < share.end; i++)
-            prepare_head(w, layer, index, i / kv_heads, i % kv_heads);
+            prepare_head(w, layer, index, i % rows, i / rows);
     mln_barrier(w->member);
 }
 
@@ -528,7 +535,7 @@ static void shortlist_head(worker *w, const source *from) {
     }
     packed x = pack_rows(w, matrices, 2, from);
     mln_share share;
-    while (mln_claim(w->member, panels, claim_size(&list->narrow), &share))
+    while (mln_claim(w->member, panels, claim_size(w, &list->narrow), &share))
         for (int64_t i = share.begin; i < share.end; i++)
             bound_panel(w, &x, i, lengths, least);
     memcpy(c->least + w->member->index * MLN_CPU_BLOCK, least, sizeof least);
@@ -565,7 +572,7 @@ static void head(worker *w) {
     }
     packed x = pack_rows(w, m, 1, &from);
     mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(m), &share))
+    while (mln_claim(w->member, m->panels, claim_size(w, m), &share))
         for (int64_t i = share.begin; i < share.end; i++)
             head_panel(w, &x, i);
     mln_barrier(w->member);
