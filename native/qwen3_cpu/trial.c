@@ -104,7 +104,7 @@ double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
     double gains[ROUNDS] = {0};
     if (x && block) {
         trial t = {.kernels = kernels, .matrices = {dense, packed}, .block = block};
-        kernels->pack(block, dense, x, 0, 1);
+        kernels->pack(block, dense, x, 0, 1, 0, dense->columns);
         mln_team_run(team, run_member, &t);
         for (int i = 0; i < ROUNDS; i++)
             gains[i] = (double)t.taken_ns[0][i] / (double)(t.taken_ns[1][i] + 1);
