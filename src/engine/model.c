@@ -51,15 +51,18 @@ static void add_stop_ids(myelin_model *model, const int32_t *ids, int32_t count)
 
 /*
  * Reading tokenizer.json, a fifth of a second of one thread, goes on while the weights are loaded.
- * If it fails the weights need not be waited for: `progress` stands in the user's place and says
- * so.
+ * Not from their beginning, when a plug-in may time what it can do and needs the processors: the
+ * reports of progress, which go_on() takes in the user's place, say when. If it fails, they answer
+ * that the weights need not be waited for.
  */
+enum { FIRST_SHARE = 8 }; /* one in so many bytes of the weights is read before */
+
 typedef struct tokenizer_job {
     const char *directory;
     myelin_tokenizer *tokenizer; /* NULL when the directory has none */
     myelin_error error;
     _Atomic int status;
-    bool threaded;
+    enum { TOKENIZER_WAITS, TOKENIZER_IN_THREAD, TOKENIZER_READ, TOKENIZER_REFUSED } state;
     pthread_t thread;
     bool (*progress)(void *user, uint64_t done, uint64_t total);
     void *user;
@@ -84,16 +87,22 @@ static void *run_tokenizer(void *argument) {
 
 static bool go_on(void *user, uint64_t done, uint64_t total) {
     tokenizer_job *job = user;
+    if (job->state == TOKENIZER_WAITS && done >= total / FIRST_SHARE)
+        job->state = pthread_create(&job->thread, NULL, run_tokenizer, job) == 0
+                         ? TOKENIZER_IN_THREAD
+                         : TOKENIZER_REFUSED;
     if (atomic_load(&job->status) != MYELIN_OK)
         return false;
     return !job->progress || job->progress(job->user, done, total);
 }
 
-/* A user who wants one thread gets no second one, and a system that has none does without. */
-static void start_tokenizer(tokenizer_job *job, int32_t threads) {
-    job->threaded = threads > 1 && pthread_create(&job->thread, NULL, run_tokenizer, job) == 0;
-    if (!job->threaded)
+/* What no thread has begun is read now, if it is wanted still. */
+static void end_tokenizer(tokenizer_job *job, bool wanted) {
+    if (job->state == TOKENIZER_IN_THREAD)
+        pthread_join(job->thread, NULL);
+    else if (job->state != TOKENIZER_READ && wanted)
         run_tokenizer(job);
+    job->state = TOKENIZER_READ;
 }
 
 /* A chat template that cannot be used matters only to who wants to chat: then it is the reason. */
@@ -143,13 +152,13 @@ static myelin_status open_directory(myelin_model *model, const char *directory,
     myelin_model_options watched = *options;
     watched.progress = go_on;
     watched.user = &job;
-    start_tokenizer(&job, options->threads);
-    if (job.threaded || atomic_load(&job.status) == MYELIN_OK)
+    if (options->threads == 1) /* who wants one thread gets no second one */
+        end_tokenizer(&job, true);
+    if (atomic_load(&job.status) == MYELIN_OK)
         status = open_template(model, directory, options->chat, error);
     if (status == MYELIN_OK && atomic_load(&job.status) == MYELIN_OK)
         status = load(model, &watched, error);
-    if (job.threaded)
-        pthread_join(job.thread, NULL);
+    end_tokenizer(&job, status == MYELIN_OK);
     model->tokenizer = job.tokenizer;
     if (atomic_load(&job.status) == MYELIN_OK)
         return status;
