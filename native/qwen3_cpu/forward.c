@@ -142,15 +142,14 @@ static int64_t valid_rows(const mln_cpu_matrix *m, int64_t panel) {
 }
 
 /* Most panels claimed at once. */
-static int64_t claim_size(const worker *w, const mln_cpu_matrix *m) {
-    int64_t more = w->context->num_rows > MLN_CPU_BLOCK ? CLAIM_MORE : 1;
-    int64_t size = more * CLAIM_BYTES / m->panel_bytes;
+static int64_t claim_size(const mln_cpu_matrix *m) {
+    int64_t size = CLAIM_BYTES / m->panel_bytes;
     return size > 1 ? size : 1;
 }
 
 /* Waits for all, fetching the panels of m that this member will read first. */
 static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
-    mln_share share = mln_first_share(w->member, total, claim_size(w, m));
+    mln_share share = mln_first_share(w->member, total, claim_size(m));
     bool some = share.begin < share.end && share.end <= m->panels;
     const unsigned char *at = m->data;
     if (some)
@@ -158,12 +157,17 @@ static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
     mln_barrier_fetch(w->member, at, some ? (share.end - share.begin) * m->panel_bytes : 0);
 }
 
-/* out[row, 0 .. 31] (+)= the panel times the block of tokens that begins at row `first` */
+/*
+ * out[row, 0 .. 31] (+)= the panel times every row. One panel after the other: from a near cache
+ * its weights are read faster, block by block, than the blocks would be again for each panel.
+ */
 static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
-                      int64_t first, int64_t num_rows, float *out, int64_t stride, bool add) {
+                      int64_t num_rows, float *out, int64_t stride, bool add) {
     float *tile = w->scratch->tile;
-    int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
-    w->kernels->put(out + first * stride, stride, tile, tokens, valid_rows(m, panel), add);
+    for (int64_t first = 0; first < num_rows; first += MLN_CPU_BLOCK) {
+        int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
+        w->kernels->put(out + first * stride, stride, tile, tokens, valid_rows(m, panel), add);
+    }
 }
 
 static int64_t qkv_panels(const mln_cpu_layer *layer) {
@@ -178,17 +182,16 @@ static void project_qkv(worker *w, const mln_cpu_layer *layer) {
     packed x = pack_rows(w, layer->qkv, 3, &from);
     int64_t stride = s->q_width + 2 * s->kv_width, total = qkv_panels(layer);
     mln_share share;
-    while (mln_claim(w->member, total, claim_size(w, &layer->qkv[0]), &share))
-        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
-            for (int64_t i = share.begin; i < share.end; i++) {
-                int64_t panel = i, which = 0, offset = 0;
-                while (panel >= layer->qkv[which].panels) {
-                    panel -= layer->qkv[which].panels;
-                    offset += layer->qkv[which++].rows;
-                }
-                panel_out(w, &layer->qkv[which], panel, &x, (int)which, first, c->num_rows,
-                          c->qkv + offset + panel * MLN_CPU_PANEL, stride, false);
+    while (mln_claim(w->member, total, claim_size(&layer->qkv[0]), &share))
+        for (int64_t i = share.begin; i < share.end; i++) {
+            int64_t panel = i, which = 0, offset = 0;
+            while (panel >= layer->qkv[which].panels) {
+                panel -= layer->qkv[which].panels;
+                offset += layer->qkv[which++].rows;
             }
+            panel_out(w, &layer->qkv[which], panel, &x, (int)which, c->num_rows,
+                      c->qkv + offset + panel * MLN_CPU_PANEL, stride, false);
+        }
     mln_barrier(w->member);
 }
 
@@ -199,11 +202,10 @@ static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows,
     source from = {rows, c->num_rows, m->columns, NULL, NULL};
     packed x = pack_rows(w, m, 1, &from);
     mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(w, m), &share))
-        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
-            for (int64_t i = share.begin; i < share.end; i++)
-                panel_out(w, m, i, &x, 0, first, c->num_rows, c->residual + i * MLN_CPU_PANEL,
-                          w->model->sizes.hidden, true);
+    while (mln_claim(w->member, m->panels, claim_size(m), &share))
+        for (int64_t i = share.begin; i < share.end; i++)
+            panel_out(w, m, i, &x, 0, c->num_rows, c->residual + i * MLN_CPU_PANEL,
+                      w->model->sizes.hidden, true);
     barrier_before(w, next, total);
 }
 
@@ -217,9 +219,9 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
     float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
     int64_t inter = w->model->sizes.intermediate;
     mln_share share;
-    while (mln_claim(w->member, gate->panels, claim_size(w, gate), &share))
-        for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK)
-            for (int64_t i = share.begin; i < share.end; i++) {
+    while (mln_claim(w->member, gate->panels, claim_size(gate), &share))
+        for (int64_t i = share.begin; i < share.end; i++)
+            for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK) {
                 int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
                 project(w, other, up, i, &x, 1, first, c->num_rows);
                 for (int32_t t = 0; t < tokens; t++)
@@ -535,7 +537,7 @@ static void shortlist_head(worker *w, const source *from) {
     }
     packed x = pack_rows(w, matrices, 2, from);
     mln_share share;
-    while (mln_claim(w->member, panels, claim_size(w, &list->narrow), &share))
+    while (mln_claim(w->member, panels, claim_size(&list->narrow), &share))
         for (int64_t i = share.begin; i < share.end; i++)
             bound_panel(w, &x, i, lengths, least);
     memcpy(c->least + w->member->index * MLN_CPU_BLOCK, least, sizeof least);
@@ -572,7 +574,7 @@ static void head(worker *w) {
     }
     packed x = pack_rows(w, m, 1, &from);
     mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(w, m), &share))
+    while (mln_claim(w->member, m->panels, claim_size(m), &share))
         for (int64_t i = share.begin; i < share.end; i++)
             head_panel(w, &x, i);
     mln_barrier(w->member);

@@ -193,6 +193,10 @@ INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
 INLINE vf q_total(qv high, qv low) {
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
 }
+#define Q_SETS 2
+INLINE qv q_add(qv a, qv b) {
+    return _mm512_add_epi32(a, b);
+}
 /* The parts through one accumulator: shifted behind the highs, made a float behind the lows. */
 #define Q_CHAIN
 INLINE qv q_shift(qv high) {
