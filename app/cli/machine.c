@@ -33,8 +33,7 @@ static double seconds(void) {
 }
 
 /* Independent lanes: the sums must not wait for one another. */
-static inline __attribute__((always_inline)) uint64_t sum_lanes(const uint64_t *words, size_t count,
-                                                                size_t ahead) {
+static uint64_t sum_of(const uint64_t *words, size_t count, size_t ahead) {
     uint64_t lanes[LANES] = {0}, sum = 0;
     for (size_t i = 0; i < count; i += LANES) {
         for (size_t k = 0; ahead > 0 && k < LANES; k += LINE_WORDS)
@@ -46,27 +45,6 @@ static inline __attribute__((always_inline)) uint64_t sum_lanes(const uint64_t *
         sum += lanes[k];
     return sum;
 }
-
-static uint64_t sum_narrow(const uint64_t *words, size_t count, size_t ahead) {
-    return sum_lanes(words, count, ahead);
-}
-
-/* Some processors read a line by one load much faster than by four. */
-#ifdef __x86_64__
-static __attribute__((target("avx512f"))) uint64_t sum_wide(const uint64_t *words, size_t count,
-                                                            size_t ahead) {
-    return sum_lanes(words, count, ahead);
-}
-
-static uint64_t sum_of(const uint64_t *words, size_t count, size_t ahead) {
-    bool wide = __builtin_cpu_supports("avx512f");
-    return wide ? sum_wide(words, count, ahead) : sum_narrow(words, count, ahead);
-}
-#else
-static uint64_t sum_of(const uint64_t *words, size_t count, size_t ahead) {
-    return sum_narrow(words, count, ahead);
-}
-#endif
 
 static void *read_all(void *argument) {
     reader *r = argument;
