@@ -10,7 +10,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* From now on, and for this thread: device `index`. False when there is no driver or no device. */
+/*
+ * The device of all calls from now on; makes ready what they need, since loading a kernel may wait
+ * for those that run. False when there is no driver or no such device.
+ */
 bool device_open(int index);
 /* Takes memory until at most `bytes` are free; what is free then. */
 size_t device_exhaust(size_t bytes);
