@@ -191,6 +191,7 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
         if (i + 1 < count)
             fetch<S>(then, ring_weights, at, ahead);
         wgmma_wait();
+        __syncwarp(); /* all lanes have read what one of them gives back */
         if (threadIdx.x % 32 == 0)
             barrier_arrive(at.empty + 8 * stage);
         stage = stage + 1 == S::STAGES ? 0 : stage + 1;
