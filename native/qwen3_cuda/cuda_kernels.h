@@ -48,6 +48,10 @@ typedef struct mln_cuda_matrix {
     int64_t tiles;
     float *row_scales; /* [tiles, 16] what undoes the power of two of each row */
     int32_t wgmma;     /* many tokens are multiplied by warp groups */
+    /* Packed. */
+    int32_t escape_room; /* of a part of a tile */
+    uint32_t *lifts;     /* [tiles, 8] powers of two of rows r and r + 8, binary16 */
+    uint32_t *escapes;   /* [tiles, MLN_TILE_SPLITS, escape_room], then NO_ESCAPE */
 } mln_cuda_matrix;
 
 /* A row of the call: a token of some sequence. In device memory. */
@@ -118,6 +122,7 @@ typedef struct mln_cuda_repack {
     const void *scales, *biases; /* [count, columns / group] */
     int64_t first, count;        /* rows */
     int32_t half;                /* of a pair: 0 gate_proj, 1 up_proj */
+    int32_t *full;               /* packed: set where a list of escapes had no room for one */
 } mln_cuda_repack;
 
 /* Blocks of a linear() of `tokens` with the ARGMAX epilogue: entries of `best` for each token. */

@@ -22,6 +22,12 @@ typedef struct mln_cuda_layer {
     float *q_norm, *k_norm;                            /* [D] */
 } mln_cuda_layer;
 
+/* Device memory of one matrix. */
+typedef struct mln_cuda_spare {
+    struct mln_cuda_spare *next;
+    unsigned char *memory;
+} mln_cuda_spare;
+
 struct myelin_plugin_model {
     myelin_config config;
     int32_t fusion;
@@ -29,10 +35,11 @@ struct myelin_plugin_model {
     bool half_cache; /* keys and values in binary16; else float */
     mln_cuda_layer *layers;
     mln_cuda_matrix embed_tokens, lm_head;
-    float *norm;          /* [H] */
-    float *inv_freq;      /* [D / 2] */
-    unsigned char *arena; /* device memory that owns all of it */
-    atomic_int fault;     /* the CUDA error that the device did not recover from, or 0 */
+    float *norm;            /* [H] */
+    float *inv_freq;        /* [D / 2] */
+    unsigned char *arena;   /* device memory that owns all of it, */
+    mln_cuda_spare *spares; /* but for matrices that did not fit theirs */
+    atomic_int fault;       /* the CUDA error that the device did not recover from, or 0 */
     /* Of a model that is spread over several devices this is what one of them has. */
     struct mln_cuda_group *group; /* NULL: there is only one */
     mln_cuda_link *link;          /* likewise */
@@ -167,6 +174,9 @@ cudaError_t mln_cuda_greedy(myelin_plugin_context *context, int32_t count, int32
  */
 cudaError_t mln_cuda_sampled(myelin_plugin_context *context, int32_t count, int32_t splits,
                              bool wide);
+
+/* Bytes of a layer, up to which persist.c is used. */
+#define MLN_CUDA_LARGEST_LAYER (256 << 20)
 
 /* persist.c: one sequence's greedy tokens by one kernel; `memory` has so many bytes. */
 uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len);

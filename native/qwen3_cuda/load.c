@@ -19,14 +19,17 @@ enum { MAX_COLUMNS = 32768 }; /* a row of activations fits a block's shared memo
 typedef struct loader {
     const myelin_host *host;
     myelin_error_buffer *error;
+    myelin_plugin_model *model;
     unsigned char *base;
     uint64_t used;
     unsigned char *staging[2]; /* pinned */
     cudaEvent_t free[2];       /* recorded when a buffer's copy is done */
     unsigned char *raw;        /* device memory: rows that are not in tiles yet */
+    int32_t *full;             /* device memory behind them: escapes found no room */
     cudaStream_t stream;
     int turn;
     bool wgmma; /* as check_wgmma() says */
+    bool pack;  /* what is bfloat16 */
 } loader;
 
 /* --- reading a part of a tensor into device memory --- */
@@ -172,10 +175,24 @@ static myelin_status tile_tensor(loader *l, const mln_cuda_matrix *m, const myel
         mln_cuda_repack repack = {.to = *m,
                                   .first = first + row,
                                   .count = rows - row < step ? rows - row : step,
-                                  .half = half};
+                                  .half = half,
+                                  .full = l->full};
         status = tile_rows(l, tensor, form, row, &repack);
     }
     return status;
+}
+
+/* Tiles that have room: a block's may be read past the end. */
+static uint64_t room_for_tiles(const mln_cuda_matrix *m) {
+    return ((uint64_t)m->tiles + 7) / 8 * 8;
+}
+
+static uint64_t tile_bytes(const mln_cuda_matrix *m) {
+    return room_for_tiles(m) * (uint64_t)m->units * (uint64_t)mln_unit_bytes(m->tile_code);
+}
+
+static uint64_t escape_bytes(const mln_cuda_matrix *m) {
+    return room_for_tiles(m) * MLN_TILE_SPLITS * (uint64_t)m->escape_room * sizeof *m->escapes;
 }
 
 /* Finds room for a matrix in tiles. */
@@ -183,10 +200,68 @@ static void take_tiles(loader *l, mln_cuda_matrix *m) {
     int64_t each = m->paired ? MLN_TILE_ROWS / 2 : MLN_TILE_ROWS;
     m->tiles = (m->rows + each - 1) / each;
     m->wgmma = l->wgmma;
-    uint64_t unit = (uint64_t)mln_unit_bytes(m->tile_code);
-    uint64_t room = ((uint64_t)m->tiles + 7) / 8 * 8; /* a block's tiles may be read past the end */
-    m->data = take(l, room * (uint64_t)m->units * unit);
-    m->row_scales = (float *)(void *)take(l, room * MLN_TILE_ROWS * sizeof *m->row_scales);
+    m->data = take(l, tile_bytes(m));
+    m->row_scales =
+        (float *)(void *)take(l, room_for_tiles(m) * MLN_TILE_ROWS * sizeof *m->row_scales);
+    if (m->tile_code != MLN_TILE_PACKED)
+        return;
+    m->escape_room = mln_escape_room(m->units);
+    m->lifts =
+        (uint32_t *)(void *)take(l, room_for_tiles(m) * MLN_TILE_ROWS / 2 * sizeof *m->lifts);
+    m->escapes = (uint32_t *)(void *)take(l, escape_bytes(m));
+}
+
+/* Rows of count tensors one after the other, or in turns when they are a pair. */
+static myelin_status fill_tiles(loader *l, const mln_cuda_matrix *m,
+                                const myelin_tensor *const *tensors, int count) {
+    myelin_status status = MYELIN_OK;
+    for (int64_t i = 0, row = 0; i < count && status == MYELIN_OK; i++) {
+        status = tile_tensor(l, m, tensors[i], m->paired ? 0 : row, m->paired ? (int32_t)i : 0);
+        row += tensors[i]->shape[0];
+    }
+    return status;
+}
+
+/* The same of a matrix with more escapes than there is room for: dense, in memory of its own. */
+static myelin_status fill_dense(loader *l, mln_cuda_matrix *m, const myelin_tensor *const *tensors,
+                                int count) {
+    mln_cuda_spare *spare = calloc(1, sizeof *spare);
+    if (!spare)
+        return mln_cuda_fail(l->error, MYELIN_ERROR_MEMORY, "could not allocate a matrix");
+    spare->next = l->model->spares;
+    l->model->spares = spare;
+    m->tile_code = MLN_TILE_DENSE;
+    uint64_t bytes = tile_bytes(m);
+    myelin_status status = mln_cuda_allocated(l->model, cudaMalloc((void **)&spare->memory, bytes),
+                                              bytes, "a matrix that could not be packed", l->error);
+    if (status != MYELIN_OK)
+        return status;
+    m->data = spare->memory;
+    status = mln_cuda_check(cudaMemsetAsync(m->data, 0, bytes, l->stream), "cudaMemset", l->error);
+    return status == MYELIN_OK ? fill_tiles(l, m, tensors, count) : status;
+}
+
+static myelin_status load_tiles(loader *l, mln_cuda_matrix *m, const myelin_tensor *const *tensors,
+                                int count) {
+    take_tiles(l, m);
+    if (!l->base)
+        return MYELIN_OK;
+    if (m->tile_code != MLN_TILE_PACKED)
+        return fill_tiles(l, m, tensors, count);
+    int32_t full = 0;
+    cudaError_t code = cudaMemsetAsync(l->full, 0, sizeof *l->full, l->stream);
+    if (code == cudaSuccess) /* NO_ESCAPE */
+        code = cudaMemsetAsync(m->escapes, 0xff, escape_bytes(m), l->stream);
+    myelin_status status = mln_cuda_check(code, "cudaMemset", l->error);
+    if (status == MYELIN_OK)
+        status = fill_tiles(l, m, tensors, count);
+    if (status != MYELIN_OK)
+        return status;
+    code = cudaMemcpyAsync(&full, l->full, sizeof full, cudaMemcpyDeviceToHost, l->stream);
+    if (code == cudaSuccess)
+        code = cudaStreamSynchronize(l->stream);
+    status = mln_cuda_check(code, "packing weights", l->error);
+    return status == MYELIN_OK && full ? fill_dense(l, m, tensors, count) : status;
 }
 
 static size_t element_size(int32_t dtype) {
@@ -194,7 +269,10 @@ static size_t element_size(int32_t dtype) {
 }
 
 /* Whether and how a tensor's weights go into tiles. */
-static int32_t tile_code_of(const myelin_tensor *t) {
+static int32_t tile_code_of(const loader *l, const myelin_tensor *t) {
+    if (t->dtype == MYELIN_DTYPE_BF16 && l->pack &&
+        t->shape[1] <= (int64_t)MLN_PACKED_MOST_UNITS * MLN_UNIT_COLUMNS)
+        return MLN_TILE_PACKED;
     if (t->dtype == MYELIN_DTYPE_BF16 || t->dtype == MYELIN_DTYPE_F16)
         return MLN_TILE_DENSE;
     if (t->dtype != MYELIN_DTYPE_AFFINE || t->scale_dtype == MYELIN_DTYPE_F32)
@@ -206,7 +284,7 @@ static int32_t tile_code_of(const myelin_tensor *t) {
     return t->bits == 4 ? MLN_TILE_Q4 : MLN_TILE_Q8;
 }
 
-static mln_cuda_matrix describe(const myelin_tensor *t) {
+static mln_cuda_matrix describe(const loader *l, const myelin_tensor *t) {
     mln_cuda_matrix m = {.rows = t->shape[0], .columns = t->shape[1]};
     size_t bytes;
     if (t->dtype == MYELIN_DTYPE_AFFINE) {
@@ -221,7 +299,7 @@ static mln_cuda_matrix describe(const myelin_tensor *t) {
         bytes = (size_t)m.columns * element_size(t->dtype);
     }
     m.pitch = (int64_t)((bytes + 15) / 16 * 16);
-    m.tile_code = tile_code_of(t);
+    m.tile_code = tile_code_of(l, t);
     if (m.tile_code != MLN_TILE_NONE) {
         m.pitch = (int64_t)bytes;
         m.units = (int32_t)((m.columns + MLN_UNIT_COLUMNS - 1) / MLN_UNIT_COLUMNS);
@@ -237,18 +315,11 @@ static bool alike(const mln_cuda_matrix *a, const mln_cuda_matrix *b) {
 /* Reads count tensors of one form as one matrix, rows after each other. */
 static myelin_status load_matrix(loader *l, mln_cuda_matrix *m, const myelin_tensor *const *tensors,
                                  int count) {
-    *m = describe(tensors[0]);
+    *m = describe(l, tensors[0]);
     for (int i = 1; i < count; i++)
         m->rows += tensors[i]->shape[0];
-    if (m->tile_code != MLN_TILE_NONE) {
-        take_tiles(l, m);
-        myelin_status tiled = MYELIN_OK;
-        for (int64_t i = 0, row = 0; i < count && l->base && tiled == MYELIN_OK; i++) {
-            tiled = tile_tensor(l, m, tensors[i], row, 0);
-            row += tensors[i]->shape[0];
-        }
-        return tiled;
-    }
+    if (m->tile_code != MLN_TILE_NONE)
+        return load_tiles(l, m, tensors, count);
     bool affine = tensors[0]->dtype == MYELIN_DTYPE_AFFINE;
     size_t element = affine ? element_size(m->scale_dtype) : element_size(tensors[0]->dtype);
     size_t row_bytes = affine ? (size_t)m->pitch : (size_t)m->columns * element;
@@ -277,13 +348,10 @@ static myelin_status load_matrix(loader *l, mln_cuda_matrix *m, const myelin_ten
 /* gate_proj and up_proj as one matrix whose tiles have eight rows of each. */
 static myelin_status load_pair(loader *l, mln_cuda_matrix *m, const myelin_tensor *gate,
                                const myelin_tensor *up) {
-    *m = describe(gate);
+    const myelin_tensor *both[] = {gate, up};
+    *m = describe(l, gate);
     m->paired = 1;
-    take_tiles(l, m);
-    if (!l->base)
-        return MYELIN_OK;
-    myelin_status status = tile_tensor(l, m, gate, 0, 0);
-    return status == MYELIN_OK ? tile_tensor(l, m, up, 0, 1) : status;
+    return load_tiles(l, m, both, 2);
 }
 
 static myelin_status load_one(loader *l, mln_cuda_matrix *m, const myelin_tensor *tensor) {
@@ -340,7 +408,7 @@ static myelin_status load_vector(loader *l, float **to, const myelin_tensor *ten
 
 static myelin_status load_qkv(loader *l, mln_cuda_layer *to, const myelin_layer_weights *from) {
     const myelin_tensor *all[3] = {&from->q_proj, &from->k_proj, &from->v_proj};
-    mln_cuda_matrix forms[3] = {describe(all[0]), describe(all[1]), describe(all[2])};
+    mln_cuda_matrix forms[3] = {describe(l, all[0]), describe(l, all[1]), describe(l, all[2])};
     to->num_qkv = alike(&forms[0], &forms[1]) && alike(&forms[0], &forms[2]) ? 1 : 3;
     if (to->num_qkv == 1)
         return load_matrix(l, &to->qkv[0], all, 3);
@@ -365,7 +433,7 @@ static myelin_status load_layer(loader *l, mln_cuda_layer *to, const myelin_laye
                     {&to->down_proj, &from->down_proj},
                     {&to->gate_proj, &from->gate_proj},
                     {&to->up_proj, &from->up_proj}};
-    mln_cuda_matrix gate = describe(&from->gate_proj), up = describe(&from->up_proj);
+    mln_cuda_matrix gate = describe(l, &from->gate_proj), up = describe(l, &from->up_proj);
     to->gated = alike(&gate, &up);
     bool paired = to->gated && gate.tile_code != MLN_TILE_NONE;
     myelin_status status = load_qkv(l, to, from);
@@ -452,10 +520,30 @@ static myelin_status check_shape(const myelin_model_description *description,
     return MYELIN_OK;
 }
 
+/* Bytes of a layer's matrices as they are in the files, of bfloat16. */
+static uint64_t layer_bytes(const myelin_layer_weights *layer) {
+    const myelin_tensor *all[] = {&layer->q_proj,   &layer->k_proj,  &layer->v_proj,
+                                  &layer->o_proj,   &layer->up_proj, &layer->gate_proj,
+                                  &layer->down_proj};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        bytes += (uint64_t)all[i]->shape[0] * (uint64_t)all[i]->shape[1] * sizeof(uint16_t);
+    return bytes;
+}
+
+/* Whether what is bfloat16 is packed; without a wish, when persist.h would not decode the model
+ * anyway: small layers dense are decoded faster by that than packed ones by the graph. */
+static bool packs(const myelin_model_description *description) {
+    if (description->pack != MYELIN_PACK_AUTO)
+        return description->pack == MYELIN_PACK_LOSSLESS;
+    return description->weights->num_layers > 0 &&
+           layer_bytes(&description->weights->layers[0]) > MLN_CUDA_LARGEST_LAYER;
+}
+
 /* Bytes of device memory the weights take. */
 static myelin_status count_bytes(const myelin_model_description *description, uint64_t *bytes,
                                  myelin_error_buffer *error) {
-    loader counter = {.error = error};
+    loader counter = {.error = error, .pack = packs(description)};
     myelin_plugin_model model = {.config = *description->config};
     model.layers = calloc((size_t)description->weights->num_layers, sizeof *model.layers);
     if (!model.layers)
@@ -501,7 +589,9 @@ static myelin_status open_staging(loader *l) {
             code = cudaEventCreateWithFlags(&l->free[i], cudaEventDisableTiming);
     }
     if (code == cudaSuccess)
-        code = cudaMalloc((void **)&l->raw, STAGING_BYTES);
+        code = cudaMalloc((void **)&l->raw, STAGING_BYTES + sizeof *l->full);
+    if (code == cudaSuccess)
+        l->full = (int32_t *)(void *)(l->raw + STAGING_BYTES);
     return mln_cuda_check(code, "memory for loading", l->error);
 }
 
@@ -564,7 +654,11 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
         status = mln_cuda_check(cudaMemset(model->arena, 0, bytes), "cudaMemset", error);
     if (status != MYELIN_OK)
         return status;
-    loader l = {.host = host, .error = error, .base = model->arena};
+    loader l = {.host = host,
+                .error = error,
+                .model = model,
+                .base = model->arena,
+                .pack = packs(description)};
     status = check_wgmma(&l.wgmma, error);
     if (status == MYELIN_OK)
         status = open_staging(&l);
@@ -600,6 +694,12 @@ myelin_status mln_cuda_load(const myelin_model_description *description, const m
 void mln_cuda_free_model(myelin_plugin_model *model) {
     if (!model)
         return;
+    while (model->spares) {
+        mln_cuda_spare *spare = model->spares;
+        model->spares = spare->next;
+        cudaFree(spare->memory);
+        free(spare);
+    }
     cudaFree(model->arena);
     free(model->layers);
     free(model);

@@ -6,8 +6,6 @@
 #include "internal.h"
 #include "persist.h"
 
-#define LARGEST_LAYER (INT64_C(256) << 20) /* bytes */
-
 /* Cuts the scratch memory into arrays, or with base NULL only adds up what they take. */
 static void *cut(unsigned char *base, uint64_t *used, int64_t count, size_t size) {
     void *array = base ? base + *used : NULL;
@@ -41,6 +39,11 @@ uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len) {
 
 /* --- what fits --- */
 
+/* Packed weights are the graph's alone. */
+static bool is_known(int32_t code) {
+    return code != MLN_TILE_NONE && code != MLN_TILE_PACKED;
+}
+
 static bool is_alike(const mln_cuda_matrix *matrix, int32_t code) {
     return matrix->tile_code == code && matrix->columns % 4 == 0 &&
            matrix->units <= MLN_PERSIST_MAX_UNITS;
@@ -54,14 +57,14 @@ static int64_t bytes_of(const mln_cuda_matrix *m) {
 static bool is_small(const mln_cuda_layer *layer) {
     return bytes_of(&layer->qkv[0]) + bytes_of(&layer->o_proj) + bytes_of(&layer->gate_proj) +
                bytes_of(&layer->down_proj) <=
-           LARGEST_LAYER;
+           MLN_CUDA_LARGEST_LAYER;
 }
 
 static bool fits_model(const myelin_plugin_model *model) {
     const myelin_config *config = &model->config;
     int32_t code = model->lm_head.tile_code;
-    bool fits = !model->link && code != MLN_TILE_NONE && is_alike(&model->lm_head, code) &&
-                model->embed_tokens.tile_code != MLN_TILE_NONE &&
+    bool fits = !model->link && is_known(code) && is_alike(&model->lm_head, code) &&
+                is_known(model->embed_tokens.tile_code) &&
                 mln_cuda_attends_in_tiles(model->half_cache, config->head_dim) &&
                 config->num_attention_heads / config->num_key_value_heads <= MLN_PERSIST_GROUP &&
                 (model->fusion == MYELIN_FUSION_AUTO || model->fusion >= MYELIN_FUSION_CHUNK);

@@ -184,6 +184,10 @@ static mln_cuda_matrix rows_of(mln_cuda_matrix m, int64_t first, int64_t count) 
     if (m.tile_code != MLN_TILE_NONE) {
         m.data += first / MLN_TILE_ROWS * m.units * mln_unit_bytes(m.tile_code);
         m.row_scales += first;
+        if (m.tile_code == MLN_TILE_PACKED) {
+            m.lifts += first / 2;
+            m.escapes += first / MLN_TILE_ROWS * MLN_TILE_SPLITS * m.escape_room;
+        }
         m.tiles = (count + MLN_TILE_ROWS - 1) / MLN_TILE_ROWS;
         return m;
     }

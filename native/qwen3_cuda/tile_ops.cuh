@@ -6,6 +6,7 @@
 #include <cuda_fp16.h>
 #include <stdint.h>
 
+#include "cuda_kernels.h"
 #include "tiles.h"
 
 /* c[16 x 8] += a[16 x 16] * b[16 x 8], as the lanes of a warp hold them. */
@@ -45,12 +46,7 @@ struct PlainLoad {
 
 /* A lane's part of a unit. */
 template <int CODE> struct Unit {
-    static constexpr int SETS = CODE == MLN_TILE_DENSE                                 ? 0
-                                : CODE == MLN_TILE_Q8_PAIR || CODE == MLN_TILE_Q4_PAIR ? 2
-                                                                                       : 1;
-    static constexpr int CODES = CODE == MLN_TILE_DENSE                            ? 2048
-                                 : CODE == MLN_TILE_Q8 || CODE == MLN_TILE_Q8_PAIR ? 1024
-                                                                                   : 512;
+    static constexpr int SETS = mln_tile_sets(CODE), CODES = mln_unit_codes(CODE);
     static constexpr int BYTES = CODES + SETS * MLN_SCALE_BYTES;
     static constexpr int VECTORS = CODES / 512;
     static constexpr int WORDS = 4 * VECTORS + 2 * SETS;
@@ -91,6 +87,19 @@ __device__ inline void fragment(uint32_t a[4], const Unit<CODE> &unit, int step)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             a[i] = word_of(unit.v[step], i);
+    } else if constexpr (CODE == MLN_TILE_PACKED) {
+#pragma unroll
+        for (int low = 0; low < 2; low++) {
+            uint32_t w[3];
+#pragma unroll
+            for (int i = 0; i < 3; i++) {
+                int word = step / 2 * 6 + low * 3 + i;
+                w[i] = word_of(unit.v[word / 4], word % 4);
+            }
+            a[low] = w[step % 2 * 2] & MLN_PACKED_FIELDS;
+            a[low + 2] =
+                step % 2 == 0 ? w[1] & MLN_PACKED_FIELDS : mln_unpack_last(w[0], w[1], w[2]);
+        }
     } else {
         uint2 s = unit.scales[Unit<CODE>::SETS == 2 ? step / 2 : 0];
         __half2 low = as_half2(s.x), high = as_half2(s.y);
@@ -113,5 +122,115 @@ __device__ inline void fragment(uint32_t a[4], const Unit<CODE> &unit, int step)
         }
     }
 }
+
+/* What belongs to a part of a tile besides its units: nothing, unless it is packed. */
+template <int CODE> struct Extras {
+    __device__ void load(const mln_cuda_matrix &, int, int, int) {
+    }
+    __device__ uint32_t hits(int) const {
+        return 0;
+    }
+    __device__ void lift(uint32_t (&)[4]) const {
+    }
+    __device__ void patch(uint32_t (&)[4], uint32_t, int, int) const {
+    }
+};
+
+/*
+ * fragment() gives fields, lift() makes numbers of them, and patch() puts escapes among those, in
+ * units of which hits() is not 0.
+ */
+template <> struct Extras<MLN_TILE_PACKED> {
+    uint32_t lifts;  /* of rows lane / 4 and lane / 4 + 8 */
+    uint32_t escape; /* the lane's of the part's list */
+
+    __device__ static uint32_t list(const mln_cuda_matrix &m, int tile, int part, int lane) {
+        return part < MLN_TILE_SPLITS && lane < m.escape_room
+                   ? __ldg(m.escapes + (tile * MLN_TILE_SPLITS + part) * m.escape_room + lane)
+                   : MLN_NO_ESCAPE;
+    }
+
+    __device__ void load(const mln_cuda_matrix &m, int tile, int part, int lane) {
+        lifts = __ldg(m.lifts + tile * 8 + lane / 4);
+        escape = list(m, tile, part, lane);
+    }
+
+    /* Which lanes have an escape of the part's unit `unit`. */
+    __device__ uint32_t hits(int unit) const {
+        return __ballot_sync(~0u, escape >> 26 == (uint32_t)unit);
+    }
+
+    __device__ void lift(uint32_t (&a)[4]) const {
+        __half2 low = __low2half2(as_half2(lifts)), high = __high2half2(as_half2(lifts));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[i] = as_word(__hmul2(as_half2(a[i]), i % 2 ? high : low));
+    }
+
+    /* Escapes of one product. */
+    __device__ void patch(uint32_t (&a)[4], uint32_t hits, int step, int lane) const {
+#pragma unroll 1
+        for (; hits; hits &= hits - 1) {
+            uint32_t one = __shfl_sync(~0u, escape, __ffs((int)hits) - 1);
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                replace(a[i], one, (uint32_t)(lane << 4 | step << 2) + i);
+        }
+    }
+
+    /* `one` for a half of a register, if it belongs to that one of that lane. */
+    __device__ static void replace(uint32_t &a, uint32_t one, uint32_t place) {
+        uint32_t selector = one & 0x10000u ? 0x5410u : 0x3254u;
+        a = __byte_perm(a, one, (one >> 17 & 511) == place ? selector : 0x3210u);
+    }
+};
+
+/* A warp's way through the parts of a tile, one after the other, all products of a unit at once. */
+template <int CODE> struct Walk {
+    __device__ void begin(const mln_cuda_matrix &, int, int, int) {
+    }
+    __device__ uint32_t hits(const mln_cuda_matrix &, int, int) {
+        return 0;
+    }
+    __device__ void lift(uint32_t (&)[4]) const {
+    }
+    __device__ void patch(uint32_t (&)[4], uint32_t, int, int) const {
+    }
+};
+
+template <> struct Walk<MLN_TILE_PACKED> {
+    Extras<MLN_TILE_PACKED> now;
+    uint32_t later; /* escapes of the part after this one */
+    int tile, part, first, end;
+
+    /* From a unit with which a part begins. */
+    __device__ void begin(const mln_cuda_matrix &m, int of, int unit, int lane) {
+        tile = of;
+        part = mln_split_of(m.units, unit);
+        first = unit;
+        end = mln_split_begin(m.units, part + 1);
+        now.load(m, tile, part, lane);
+        later = now.list(m, tile, part + 1, lane);
+    }
+
+    /* As of Extras; units in ascending order. */
+    __device__ uint32_t hits(const mln_cuda_matrix &m, int unit, int lane) {
+        while (unit >= end) {
+            now.escape = later;
+            first = end;
+            end = mln_split_begin(m.units, ++part + 1);
+            later = now.list(m, tile, part + 1, lane);
+        }
+        return now.hits(unit - first);
+    }
+
+    __device__ void lift(uint32_t (&a)[4]) const {
+        now.lift(a);
+    }
+
+    __device__ void patch(uint32_t (&a)[4], uint32_t hits, int step, int lane) const {
+        now.patch(a, hits, step, lane);
+    }
+};
 
 #endif

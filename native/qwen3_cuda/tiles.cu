@@ -76,14 +76,16 @@ struct Place {
 constexpr int few_residents(int code, int units, int buffers, int token_tiles) {
     int words = units * buffers *
                 (code == MLN_TILE_DENSE                            ? 16
+                 : code == MLN_TILE_PACKED                         ? 12
                  : code == MLN_TILE_Q8 || code == MLN_TILE_Q8_PAIR ? 10
                                                                    : 6);
-    return token_tiles > 0 ? 2 : words <= 24 ? 4 : words <= 40 ? 3 : 2;
+    return token_tiles > 0 ? 2 : words <= 24 && code != MLN_TILE_PACKED ? 4 : words <= 40 ? 3 : 2;
 }
 
 /*
  * TT token tiles of 8; 0: one token, whose row the block prepares itself. A units of weights are
- * loaded at once, BUFFERS times that are under way.
+ * loaded at once, BUFFERS times that are under way; with one buffer each is loaded again as soon as
+ * it has been used.
  */
 template <int CODE, int A, int BUFFERS, int TT>
 __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
@@ -100,12 +102,16 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
     const unsigned char *weights = m.data + (int64_t)begin * Unit<CODE>::BYTES;
     int64_t tile_bytes = (int64_t)units * Unit<CODE>::BYTES;
     Unit<CODE> buffer[BUFFERS][A];
+    Extras<CODE> extras, later; /* of this tile and the one after it */
+    auto load_unit = [&](Unit<CODE> &to, const Place &at, int i) {
+        if (at.tile < tiles && at.base + i < count)
+            to.template load<StreamLoad>(
+                weights + at.tile * tile_bytes + (at.base + i) * Unit<CODE>::BYTES, lane);
+    };
     auto load = [&](Unit<CODE>(&to)[A], const Place &at) {
 #pragma unroll
         for (int i = 0; i < A; i++)
-            if (at.tile < tiles && at.base + i < count)
-                to[i].template load<StreamLoad>(
-                    weights + at.tile * tile_bytes + (at.base + i) * Unit<CODE>::BYTES, lane);
+            load_unit(to[i], at, i);
     };
     auto next = [&](Place at) {
         at.base += A;
@@ -122,6 +128,9 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
         load(buffer[i], ahead);
         ahead = next(ahead);
     }
+    extras.load(m, now.tile, warp, lane);
+    if (now.tile + (int)gridDim.x < tiles)
+        later.load(m, now.tile + (int)gridDim.x, warp, lane);
     /* the output of this thread: row slot of tile, token */
     int slot = threadIdx.x % MLN_TILE_ROWS;
     float undo = threadIdx.x < OUTPUTS ? m.row_scales[now.tile * MLN_TILE_ROWS + slot] : 0.0f;
@@ -148,38 +157,53 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
 #pragma unroll
     for (int t = 0; t < TILES; t++)
         c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
-    auto consume = [&](const Unit<CODE>(&from)[A], const Place &at) {
+    auto multiply = [&](const Unit<CODE> &from, const uint4(&x)[TILES][2], uint32_t hits) {
 #pragma unroll
-        for (int i = 0; i < A; i++) {
-            if (at.base + i >= count)
-                break;
-            int unit = begin + at.base + i;
-            uint4 x[TILES][2];
+        for (int step = 0; step < 4; step++) {
+            uint32_t a[4];
+            fragment<CODE>(a, from, step);
+            extras.lift(a);
+            extras.patch(a, hits, step, lane);
 #pragma unroll
             for (int t = 0; t < TILES; t++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    if constexpr (TT == 0) {
-                        x[t][h] = make_uint4(0, 0, 0, 0);
-                        if (lane < 4) /* column 0 of 8: the others are zeros */
-                            x[t][h] = *reinterpret_cast<const uint4 *>(shared + unit * 128 +
-                                                                       h * 64 + lane * 16);
-                    } else {
-                        x[t][h] = __ldcg(reinterpret_cast<const uint4 *>(
-                            p.fragments + ((int64_t)t * units + unit) * MLN_TOKEN_UNIT_BYTES +
-                            h * 512 + lane * 16));
-                    }
-                }
-#pragma unroll
-            for (int step = 0; step < 4; step++) {
-                uint32_t a[4];
-                fragment<CODE>(a, from[i], step);
-#pragma unroll
-                for (int t = 0; t < TILES; t++)
-                    mma(c[t], a, word_of(x[t][step / 2], step % 2 * 2),
-                        word_of(x[t][step / 2], step % 2 * 2 + 1));
-            }
+                mma(c[t], a, word_of(x[t][step / 2], step % 2 * 2),
+                    word_of(x[t][step / 2], step % 2 * 2 + 1));
         }
+    };
+    auto consume = [&](const Unit<CODE> &from, int rest) {
+        int unit = begin + rest;
+        uint4 x[TILES][2];
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                if constexpr (TT == 0) {
+                    x[t][h] = make_uint4(0, 0, 0, 0);
+                    if (lane < 4) /* column 0 of 8: the others are zeros */
+                        x[t][h] = *reinterpret_cast<const uint4 *>(shared + unit * 128 + h * 64 +
+                                                                   lane * 16);
+                } else {
+                    x[t][h] = __ldcg(reinterpret_cast<const uint4 *>(
+                        p.fragments + ((int64_t)t * units + unit) * MLN_TOKEN_UNIT_BYTES + h * 512 +
+                        lane * 16));
+                }
+            }
+        uint32_t hits = extras.hits(rest);
+        if (hits) /* apart, so that the others are done without looking */
+            multiply(from, x, hits);
+        else
+            multiply(from, x, 0);
+    };
+    auto consume_all = [&](Unit<CODE>(&from)[A], const Place &at, const Place &then) {
+#pragma unroll
+        for (int i = 0; i < A; i++) {
+            if (at.base + i < count)
+                consume(from[i], at.base + i);
+            if (BUFFERS == 1)
+                load_unit(from[i], then, i);
+        }
+        if (BUFFERS > 1)
+            load(from, then);
     };
     mln_cuda_best bests[EACH];
 #pragma unroll
@@ -237,6 +261,9 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
         }
         parity = 1 - parity;
         tile += gridDim.x;
+        extras = later;
+        if (tile + (int)gridDim.x < tiles)
+            later.load(m, tile + (int)gridDim.x, warp, lane);
         if (tile < tiles && threadIdx.x < OUTPUTS) {
             undo = m.row_scales[tile * MLN_TILE_ROWS + slot];
             if (!TT && wants_out(p) && tile * MLN_TILE_ROWS + slot < m.rows)
@@ -247,8 +274,7 @@ __global__ void __launch_bounds__(kThreads, few_residents(CODE, A, BUFFERS, TT))
 #pragma unroll
         for (int i = 0; i < BUFFERS; i++) {
             if (now.tile < tiles) {
-                consume(buffer[i], now);
-                load(buffer[i], ahead);
+                consume_all(buffer[i], now, ahead);
                 Place then = next(now);
                 if (then.tile != now.tile)
                     finish(now.tile);
@@ -365,6 +391,10 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
     int split = 0;
     while (mln_split_begin(units, split + 1) == 0)
         split++;
+    Walk<CODE> walks[R];
+#pragma unroll
+    for (int r = 0; r < R; r++)
+        walks[r].begin(m, first_tile + warp_row * R + r, 0, lane);
     for (int unit = 0; unit < units; unit++) {
         wait_copies<STAGES - 2>();
         __syncthreads();
@@ -377,17 +407,25 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
         const unsigned char *tokens =
             stage + Shape::WEIGHT_BYTES + warp_column * T * MLN_TOKEN_UNIT_BYTES + lane * 16;
         Unit<CODE> weights[R];
+        uint32_t hits[R];
 #pragma unroll
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++) {
             weights[r].template load<PlainLoad>(stage + (warp_row * R + r) * Unit<CODE>::BYTES,
                                                 lane);
+            hits[r] = walks[r].hits(m, unit, lane);
+        }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             uint32_t a[2][R][4];
 #pragma unroll
             for (int r = 0; r < R; r++) {
-                fragment<CODE>(a[0][r], weights[r], 2 * h);
-                fragment<CODE>(a[1][r], weights[r], 2 * h + 1);
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    fragment<CODE>(a[i][r], weights[r], 2 * h + i);
+                    walks[r].lift(a[i][r]);
+                    if (hits[r])
+                        walks[r].patch(a[i][r], hits[r], 2 * h + i, lane);
+                }
             }
 #pragma unroll
             for (int first = 0; first < T; first += GROUP) {
@@ -482,8 +520,11 @@ cudaError_t launch_grid(void (*kernel)(mln_cuda_linear), dim3 grid, size_t share
     return launch_kernel(kernel, grid, kThreads, shared, p.wait != 0, p, stream);
 }
 
-/* Units of a stream that are loaded at once: all of most rows is under way before x is there. */
-template <int CODE> constexpr int kStream = CODE == MLN_TILE_DENSE ? 2 : 4;
+/* Units of a stream that are loaded at once, and how often: all of most rows is under way before x
+ * is there. */
+template <int CODE> constexpr int kStream = CODE == MLN_TILE_PACKED ? 5 : 4;
+template <int CODE>
+constexpr int kBuffers = CODE == MLN_TILE_DENSE || CODE == MLN_TILE_PACKED ? 1 : 2;
 
 /* How few_kernel() cuts a matrix. */
 enum few_shape { ONE_LOAD, ONE_LONG_LOAD, STREAM };
@@ -528,7 +569,7 @@ bool is_large(const mln_cuda_matrix &m, int tokens) {
 template <int CODE> struct Kernels {
     static constexpr auto one_short = few_kernel<CODE, 2, 1, 0>;
     static constexpr auto one_long = few_kernel<CODE, 6, 1, 0>;
-    static constexpr auto one_stream = few_kernel<CODE, kStream<CODE>, 2, 0>;
+    static constexpr auto one_stream = few_kernel<CODE, kStream<CODE>, kBuffers<CODE>, 0>;
     static constexpr auto eight = few_kernel<CODE, 2, 2, 1>;
     static constexpr auto sixteen = few_kernel<CODE, 2, 2, 2>;
     static constexpr auto thirty_two = few_kernel<CODE, 2, 1, 4>;

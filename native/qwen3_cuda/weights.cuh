@@ -18,6 +18,31 @@ __device__ inline float scale_at(const void *scales, int dtype, int64_t index) {
     return static_cast<const float *>(scales)[index];
 }
 
+__device__ inline float half_of(unsigned bits) {
+    return __half2float(__ushort_as_half((unsigned short)bits));
+}
+
+/* A packed weight. */
+__device__ inline float packed_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
+    int64_t tile = row / MLN_TILE_ROWS;
+    int slot = (int)(row % MLN_TILE_ROWS);
+    int at = (int)(column / MLN_UNIT_COLUMNS), c = (int)(column % MLN_UNIT_COLUMNS);
+    int split = mln_split_of(m.units, at);
+    const uint32_t *list = m.escapes + (tile * MLN_TILE_SPLITS + split) * m.escape_room;
+    uint32_t place = mln_escape(at - mln_split_begin(m.units, split), slot, c, 0) >> 16;
+    for (int i = 0; i < m.escape_room && list[i] != MLN_NO_ESCAPE; i++)
+        if (list[i] >> 16 == place)
+            return half_of(list[i] & 0xffffu) * m.row_scales[row];
+    const unsigned char *unit = m.data + (tile * m.units + at) * mln_unit_bytes(MLN_TILE_PACKED);
+    uint32_t w[3], index = (uint32_t)c % 32 / 8;
+    for (int i = 0; i < 3; i++)
+        w[i] = *reinterpret_cast<const uint32_t *>(unit +
+                                                   mln_packed_offset(slot, c / 32, c % 8 / 2, i));
+    uint32_t fields = index == 3 ? mln_unpack_last(w[0], w[1], w[2]) : w[index] & MLN_PACKED_FIELDS;
+    uint32_t lift = m.lifts[tile * 8 + slot % 8] >> slot / 8 * 16;
+    return half_of(fields >> c % 2 * 16 & 0xffffu) * half_of(lift & 0xffffu) * m.row_scales[row];
+}
+
 /* A weight that lies in tiles of 16 rows of one matrix. */
 __device__ inline float tiled_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
     int code = m.tile_code, slot = (int)(row % MLN_TILE_ROWS), c = (int)(column % MLN_UNIT_COLUMNS);
@@ -34,6 +59,8 @@ __device__ inline float tiled_at(const mln_cuda_matrix &m, int64_t row, int64_t 
 }
 
 __device__ inline float weight_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
+    if (m.tile_code == MLN_TILE_PACKED)
+        return packed_at(m, row, column);
     if (m.tile_code != MLN_TILE_NONE)
         return tiled_at(m, row, column);
     const unsigned char *w = m.data + row * m.pitch;

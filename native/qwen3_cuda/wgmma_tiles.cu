@@ -139,16 +139,25 @@ template <typename S> struct Turn {
 
 /* Waits for a stage; its weights to registers. */
 template <typename S>
-__device__ void fetch(Weights &to, const unsigned char *ring_weights, const Site &at,
-                      Turn<S> &turn) {
+__device__ __forceinline__ void fetch(Weights &to, const mln_cuda_matrix &m, int unit_index,
+                                      const unsigned char *ring_weights, const Site &at,
+                                      Turn<S> &turn, Walk<S::CODE> &walk) {
+    uint32_t hits = walk.hits(m, unit_index, threadIdx.x % 32);
     barrier_wait(at.full + 8 * turn.stage, turn.parity);
     Unit<S::CODE> unit;
     unit.template load<PlainLoad>(ring_weights + turn.stage * S::WEIGHT_BYTES +
                                       threadIdx.x / 32 * Unit<S::CODE>::BYTES,
                                   threadIdx.x % 32);
 #pragma unroll
-    for (int step = 0; step < 4; step++)
+    for (int step = 0; step < 4; step++) {
         fragment<S::CODE>(to.a[step], unit, step);
+        walk.lift(to.a[step]);
+    }
+    if (hits) { /* apart, so that the rest is done without looking */
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            walk.patch(to.a[step], hits, step, threadIdx.x % 32);
+    }
     turn.next();
 }
 
@@ -175,6 +184,8 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
     if (count == 0)
         return;
     Turn<S> ahead;
+    Walk<S::CODE> walk;
+    walk.begin(p.weight, at.tile + (int)threadIdx.x / 32, at.begin, threadIdx.x % 32);
     int stage = 0, split = 0, part_end = at.end;
     if (S::PARTS == 1)
         while ((part_end = mln_split_begin(units, split + 1)) == 0)
@@ -189,7 +200,7 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
         wgmma_commit();
         more = 1;
         if (i + 1 < count)
-            fetch<S>(then, ring_weights, at, ahead);
+            fetch<S>(then, p.weight, at.begin + i + 1, ring_weights, at, ahead, walk);
         wgmma_wait();
         __syncwarp(); /* all lanes have read what one of them gives back */
         if (threadIdx.x % 32 == 0)
@@ -205,7 +216,7 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
         }
     };
     Weights even, odd;
-    fetch<S>(even, ring_weights, at, ahead);
+    fetch<S>(even, p.weight, at.begin, ring_weights, at, ahead, walk);
     for (int i = 0; i < count; i += 2) {
         advance(even, odd, i);
         if (i + 1 < count)

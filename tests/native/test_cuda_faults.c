@@ -17,6 +17,7 @@ enum { PROMPT = 9, STEPS = 5, MAX_LEN = 200, PAGES = 8, VOCAB = 90 };
 const myelin_plugin *myelin_plugin_v1(void);
 
 static int32_t devices = 1;
+static int32_t pack = MYELIN_PACK_AUTO;
 static char *directory;
 static mln_checkpoint *checkpoint;
 static const myelin_plugin *plugin;
@@ -65,7 +66,8 @@ static void check_lengths(const world *w, int32_t length) {
 
 static myelin_status load(world *w) {
     myelin_error failure = {0};
-    mln_model_options options = {.plugin = plugin, .threads = 1, .tensor_parallel = devices};
+    mln_model_options options = {
+        .plugin = plugin, .pack = pack, .threads = 1, .tensor_parallel = devices};
     myelin_status status = mln_model_probe(checkpoint, &options, &failure);
     if (status == MYELIN_OK)
         status = mln_model_load(&w->model, checkpoint, &options, &failure);
@@ -223,6 +225,19 @@ static void the_device_ends_at_each_call(void **state) {
     }
 }
 
+/* The same with weights that are packed, and with those that turn out not to fit. */
+static void packing_fails_at_each_call(void **state) {
+    pack = MYELIN_PACK_LOSSLESS;
+    for (int full = 0; full < 2; full++) {
+        fake_full = full;
+        all_is_well(state);
+        each_call_fails_once(state);
+        the_device_ends_at_each_call(state);
+    }
+    fake_full = false;
+    pack = MYELIN_PACK_AUTO;
+}
+
 static void no_device_is_said(void **state) {
     (void)state;
     world w = {0};
@@ -320,6 +335,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(all_is_well),
         cmocka_unit_test(each_call_fails_once),
         cmocka_unit_test(the_device_ends_at_each_call),
+        cmocka_unit_test(packing_fails_at_each_call),
         cmocka_unit_test(no_device_is_said),
         cmocka_unit_test(too_little_memory_is_said),
     };

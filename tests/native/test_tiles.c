@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -202,12 +203,116 @@ static void groups_are_swizzled(void **state) {
     assert_int_equal(mln_wgmma_units(200, 3), 3 * 3 * 8 * MLN_TOKEN_UNIT_BYTES);
 }
 
+/* --- packed --- */
+
+/* A number of binary16 times 2^24: whole. */
+static int64_t worth(unsigned half) {
+    int64_t exponent = half >> 10 & 31, mantissa = half & 1023;
+    int64_t size = exponent > 0 ? (mantissa | 1024) << (exponent - 1) : mantissa;
+    return half & 0x8000 ? -size : size;
+}
+
+/* Whatever is no escape comes back, and what bfloat16 has within reach of a lift is none. */
+static void fields_are_numbers(void **state) {
+    (void)state;
+    for (int lift = 0; lift < MLN_PACKED_LIFTS; lift++)
+        for (unsigned half = 0; half < 65536; half++) {
+            int field = mln_pack_half(half, lift), exponent = (int)(half >> 10 & 31);
+            bool within = exponent > lift && exponent <= lift + MLN_PACKED_EXPONENTS;
+            if (field < 0) {
+                assert_false(half % 0x8000 == 0 || (within && exponent < 31 && half % 8 == 0));
+                continue;
+            }
+            assert_int_equal((unsigned)field & ~(MLN_PACKED_FIELDS & 0xffffu), 0);
+            assert_true(worth((unsigned)field) * ((int64_t)1 << lift) == worth(half));
+            assert_int_equal((unsigned)field & 0x8000u, half & 0x8000u);
+        }
+}
+
+/* As the kernels take a lane's registers out of a packed unit. */
+static void packed_registers(int lane, int step, uint32_t a[4]) {
+    for (int low = 0; low < 2; low++) {
+        uint32_t w[3];
+        for (int i = 0; i < 3; i++) {
+            int word = step / 2 * 6 + low * 3 + i;
+            w[i] = word_at(unit + 512 * (word / 4) + 16 * lane + 4 * (word % 4));
+        }
+        a[low] = w[step % 2 * 2] & MLN_PACKED_FIELDS;
+        a[low + 2] = step % 2 == 0 ? w[1] & MLN_PACKED_FIELDS : mln_unpack_last(w[0], w[1], w[2]);
+    }
+}
+
+/* Fields of all rows and columns, packed as they are loaded; lanes get those of their fragments. */
+static void packed_units_are_dense_ones(void **state) {
+    (void)state;
+    static uint16_t fields[ROWS][COLUMNS];
+    unsigned char taken[4096] = {0};
+    uint32_t seed = 9;
+    memset(unit, 0, sizeof unit);
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) {
+            seed = seed * 1664525u + 1013904223u;
+            fields[r][c] = (uint16_t)(seed >> 9 & MLN_PACKED_FIELDS);
+        }
+    for (int r = 0; r < ROWS; r++)
+        for (int part = 0; part < 8; part++) {
+            uint32_t registers[4], words[3];
+            for (int i = 0; i < 4; i++) {
+                int c = part / 4 * 32 + i * 8 + part % 4 * 2;
+                registers[i] = fields[r][c] | (uint32_t)fields[r][c + 1] << 16;
+            }
+            mln_pack_words(words, registers);
+            for (int i = 0; i < 3; i++) {
+                int at = mln_packed_offset(r, part / 4, part % 4, i);
+                assert_true(at % 4 == 0 && at + 4 <= mln_unit_bytes(MLN_TILE_PACKED));
+                assert_int_equal(taken[at]++, 0);
+                memcpy(unit + at, &words[i], sizeof words[i]);
+            }
+        }
+    for (int lane = 0; lane < LANES; lane++)
+        for (int step = 0; step < 4; step++) {
+            uint32_t a[4];
+            packed_registers(lane, step, a);
+            for (int i = 0; i < 4; i++)
+                for (int odd = 0; odd < 2; odd++) {
+                    int r = lane / 4 + i % 2 * 8;
+                    int c = 16 * step + lane % 4 * 2 + odd + i / 2 * 8;
+                    assert_int_equal(a[i] >> 16 * odd & 0xffffu, fields[r][c]);
+                }
+        }
+}
+
+/* An escape says where in a fragment its number belongs; none is like what marks a list's end. */
+static void escapes_find_their_place(void **state) {
+    (void)state;
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) {
+            uint32_t escape = mln_escape(62, r, c, 0xabcd);
+            int lane = escape >> 21 & 31, step = escape >> 19 & 3, i = escape >> 17 & 3;
+            assert_int_equal(escape & 0xffffu, 0xabcd);
+            assert_int_equal(escape >> 26, 62);
+            assert_int_equal(lane / 4 + i % 2 * 8, r);
+            assert_int_equal(16 * step + lane % 4 * 2 + (int)(escape >> 16 & 1) + i / 2 * 8, c);
+        }
+    for (int units = 1; units <= MLN_PACKED_MOST_UNITS; units++) {
+        assert_true(mln_escape_room(units) <= MLN_PACKED_MOST_ESCAPES);
+        for (int i = 0; i < units; i++) {
+            int split = mln_split_of(units, i), within = i - mln_split_begin(units, split);
+            assert_true(within >= 0 && i < mln_split_begin(units, split + 1));
+            assert_true((uint32_t)within < MLN_NO_ESCAPE >> 26);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(products_are_those_of_rows),
                                        cmocka_unit_test(a_single_token_is_the_first_of_eight),
                                        cmocka_unit_test(scales_have_room),
                                        cmocka_unit_test(parts_make_the_row),
                                        cmocka_unit_test(tiles_are_dealt_evenly),
-                                       cmocka_unit_test(groups_are_swizzled)};
+                                       cmocka_unit_test(groups_are_swizzled),
+                                       cmocka_unit_test(fields_are_numbers),
+                                       cmocka_unit_test(packed_units_are_dense_ones),
+                                       cmocka_unit_test(escapes_find_their_place)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,7 @@ typedef struct block {
 } block;
 #define MARK UINT64_C(0x6661b5e5a1104ce5)
 
+bool fake_full;
 fake_device fake;
 static atomic_int graphs;                                /* that can be launched */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards it */
@@ -187,6 +188,15 @@ cudaError_t cudaFreeHost(void *memory) {
 }
 
 cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        memset(to, value, bytes);
+    return code;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
+    if (stream->recorded)
+        abort();
     cudaError_t code = call(__func__);
     if (code == cudaSuccess)
         memset(to, value, bytes);
@@ -466,7 +476,13 @@ FAKE_KERNEL(mln_cuda_prepare_device, void)
 FAKE_KERNEL(mln_cuda_prepare_wgmma, void)
 FAKE_KERNEL(mln_cuda_wgmma_check, uint32_t seed, int32_t blocks, int32_t *different,
             cudaStream_t stream)
-FAKE_KERNEL(mln_cuda_repack_launch, const mln_cuda_repack *repack, cudaStream_t stream)
+cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess && fake_full && repack->to.tile_code == MLN_TILE_PACKED)
+        *repack->full = 1;
+    return code;
+}
+
 FAKE_KERNEL(mln_cuda_linear_launch, const mln_cuda_linear *linear, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_embed_launch, float *out, const mln_cuda_matrix *weight,
             const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream)

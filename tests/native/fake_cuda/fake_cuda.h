@@ -26,6 +26,7 @@ typedef struct fake_device {
 } fake_device;
 
 extern fake_device fake;
+extern bool fake_full; /* weights that are packed have more escapes than there is room for */
 
 void fake_reset(void);
 
