@@ -11,6 +11,7 @@
 static int32_t devices = 1; /* that harness_plugin() has been told of */
 
 int32_t harness_cache_type = MYELIN_CACHE_AUTO;
+int32_t harness_pack = MYELIN_PACK_AUTO;
 
 int32_t harness_cache_named(const char *name) {
     static const char *const names[] = {"auto", "f32", "f16", "int8"};
@@ -34,6 +35,7 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
                                  .dtype = dtype,
                                  .fusion = fusion,
                                  .cache_type = harness_cache_type,
+                                 .pack = harness_pack,
                                  .threads = threads};
     if (plugin != mln_composed_plugin())
         options.tensor_parallel = devices;
@@ -70,11 +72,11 @@ const myelin_plugin *harness_plugin(const char *name) {
         return mln_native_plugin_for(name);
     char path[4096];
     snprintf(path, sizeof path, "%s", name);
-    char *colon = strrchr(path, ':');
-    if (colon) {
-        *colon = '\0';
-        devices = atoi(colon + 1);
-    }
+    for (char *colon; (colon = strrchr(path, ':')) != NULL; *colon = '\0')
+        if (!strcmp(colon, ":packed"))
+            harness_pack = MYELIN_PACK_LOSSLESS;
+        else
+            devices = atoi(colon + 1);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const myelin_plugin *(*entry)(void);
     if (!library)

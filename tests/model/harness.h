@@ -17,6 +17,8 @@
 
 /* The myelin_cache_type of models opened from here on; a test of any sets it first. */
 extern int32_t harness_cache_type;
+/* Likewise the myelin_pack. */
+extern int32_t harness_pack;
 /* "f32", "f16", "int8"; else, and of NULL, AUTO. */
 int32_t harness_cache_named(const char *name);
 
@@ -36,7 +38,8 @@ void harness_close(harness *h);
 /*
  * The plug-in a test is told to test: a set of native kernels by name, or the path of a shared
  * object; NULL when this processor has no such kernels, or the plug-in no device, which is then
- * said on stderr. A path that ends in ":N" is spread over N devices in all that follows.
+ * said on stderr. A path that ends in ":N" is spread over N devices in all that follows, and one in
+ * ":packed" packs what it can.
  */
 const myelin_plugin *harness_plugin(const char *name);
 /* Whether so many devices can share the model; always with one. */
