@@ -39,6 +39,8 @@ struct myelin_plugin_model {
     float *inv_freq;        /* [D / 2] */
     unsigned char *arena;   /* device memory that owns all of it, */
     mln_cuda_spare *spares; /* but for matrices that did not fit theirs */
+    uint64_t weight_bytes;  /* of both */
+    bool packed;            /* there are matrices in 12 bits a weight */
     atomic_int fault;       /* the CUDA error that the device did not recover from, or 0 */
     /* Of a model that is spread over several devices this is what one of them has. */
     struct mln_cuda_group *group; /* NULL: there is only one */

@@ -237,6 +237,7 @@ static myelin_status fill_dense(loader *l, mln_cuda_matrix *m, const myelin_tens
     if (status != MYELIN_OK)
         return status;
     m->data = spare->memory;
+    l->model->weight_bytes += bytes;
     status = mln_cuda_check(cudaMemsetAsync(m->data, 0, bytes, l->stream), "cudaMemset", l->error);
     return status == MYELIN_OK ? fill_tiles(l, m, tensors, count) : status;
 }
@@ -261,7 +262,10 @@ static myelin_status load_tiles(loader *l, mln_cuda_matrix *m, const myelin_tens
     if (code == cudaSuccess)
         code = cudaStreamSynchronize(l->stream);
     status = mln_cuda_check(code, "packing weights", l->error);
-    return status == MYELIN_OK && full ? fill_dense(l, m, tensors, count) : status;
+    if (status != MYELIN_OK || full)
+        return status == MYELIN_OK ? fill_dense(l, m, tensors, count) : status;
+    l->model->packed = true;
+    return MYELIN_OK;
 }
 
 static size_t element_size(int32_t dtype) {
@@ -654,6 +658,7 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
         status = mln_cuda_check(cudaMemset(model->arena, 0, bytes), "cudaMemset", error);
     if (status != MYELIN_OK)
         return status;
+    model->weight_bytes = bytes;
     loader l = {.host = host,
                 .error = error,
                 .model = model,

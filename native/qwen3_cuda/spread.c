@@ -455,6 +455,14 @@ static uint64_t context_bytes(const myelin_config *config, int32_t max_tokens, i
     return mln_cuda_rank.context_bytes(config, max_tokens, max_len);
 }
 
+static uint64_t weight_bytes(const myelin_plugin_model *model, int32_t *pack) {
+    uint64_t bytes = model->weight_bytes;
+    *pack = model->packed ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE;
+    for (int32_t r = 1; model->group && r < model->group->ranks; r++)
+        bytes += model->group->models[r]->weight_bytes;
+    return bytes;
+}
+
 const myelin_plugin mln_cuda_plugin = {
     .magic = MYELIN_PLUGIN_MAGIC,
     .abi_version = MYELIN_PLUGIN_ABI_VERSION,
@@ -483,4 +491,5 @@ const myelin_plugin mln_cuda_plugin = {
     .copy_page = copy_page,
     .decode_sample = decode_sample,
     .step_tokens = STEP_TOKENS,
+    .weight_bytes = weight_bytes,
 };
