@@ -144,15 +144,11 @@ template <> struct Extras<MLN_TILE_PACKED> {
     uint32_t lifts;  /* of rows lane / 4 and lane / 4 + 8 */
     uint32_t escape; /* the lane's of the part's list */
 
-    __device__ static uint32_t list(const mln_cuda_matrix &m, int tile, int part, int lane) {
-        return part < MLN_TILE_SPLITS && lane < m.escape_room
-                   ? __ldg(m.escapes + (tile * MLN_TILE_SPLITS + part) * m.escape_room + lane)
-                   : MLN_NO_ESCAPE;
-    }
-
     __device__ void load(const mln_cuda_matrix &m, int tile, int part, int lane) {
         lifts = __ldg(m.lifts + tile * 8 + lane / 4);
-        escape = list(m, tile, part, lane);
+        escape = lane < m.escape_room
+                     ? __ldg(m.escapes + (tile * MLN_TILE_SPLITS + part) * m.escape_room + lane)
+                     : MLN_NO_ESCAPE;
     }
 
     /* Which lanes have an escape of the part's unit `unit`. */
@@ -185,9 +181,12 @@ template <> struct Extras<MLN_TILE_PACKED> {
     }
 };
 
-/* A warp's way through the parts of a tile, one after the other, all products of a unit at once. */
+/*
+ * A warp's way through the parts of a tile, one after the other. lists[SPLITS, escape_room] are the
+ * tile's, in whatever memory.
+ */
 template <int CODE> struct Walk {
-    __device__ void begin(const mln_cuda_matrix &, int, int, int) {
+    __device__ void begin(const mln_cuda_matrix &, const uint32_t *, int, int, int) {
     }
     __device__ uint32_t hits(const mln_cuda_matrix &, int, int) {
         return 0;
@@ -200,26 +199,32 @@ template <int CODE> struct Walk {
 
 template <> struct Walk<MLN_TILE_PACKED> {
     Extras<MLN_TILE_PACKED> now;
-    uint32_t later; /* escapes of the part after this one */
-    int tile, part, first, end;
+    const uint32_t *lists;
+    int part, first, end;
+
+    __device__ void enter(const mln_cuda_matrix &m, int lane) {
+        end = mln_split_begin(m.units, part + 1);
+        now.escape = part < MLN_TILE_SPLITS && lane < m.escape_room
+                         ? lists[part * m.escape_room + lane]
+                         : MLN_NO_ESCAPE;
+    }
 
     /* From a unit with which a part begins. */
-    __device__ void begin(const mln_cuda_matrix &m, int of, int unit, int lane) {
-        tile = of;
+    __device__ void begin(const mln_cuda_matrix &m, const uint32_t *of, int tile, int unit,
+                          int lane) {
+        lists = of;
+        now.lifts = __ldg(m.lifts + tile * 8 + lane / 4);
         part = mln_split_of(m.units, unit);
         first = unit;
-        end = mln_split_begin(m.units, part + 1);
-        now.load(m, tile, part, lane);
-        later = now.list(m, tile, part + 1, lane);
+        enter(m, lane);
     }
 
     /* As of Extras; units in ascending order. */
     __device__ uint32_t hits(const mln_cuda_matrix &m, int unit, int lane) {
         while (unit >= end) {
-            now.escape = later;
             first = end;
-            end = mln_split_begin(m.units, ++part + 1);
-            later = now.list(m, tile, part + 1, lane);
+            part++;
+            enter(m, lane);
         }
         return now.hits(unit - first);
     }
@@ -232,5 +237,10 @@ template <> struct Walk<MLN_TILE_PACKED> {
         now.patch(a, hits, step, lane);
     }
 };
+
+/* Where a tile's lists are in device memory. */
+__device__ inline const uint32_t *lists_of(const mln_cuda_matrix &m, int tile) {
+    return m.escapes + tile * MLN_TILE_SPLITS * m.escape_room;
+}
 
 #endif

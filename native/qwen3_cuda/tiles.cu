@@ -393,8 +393,10 @@ __global__ void __launch_bounds__(kThreads, BLOCKS) many_kernel(mln_cuda_linear 
         split++;
     Walk<CODE> walks[R];
 #pragma unroll
-    for (int r = 0; r < R; r++)
-        walks[r].begin(m, first_tile + warp_row * R + r, 0, lane);
+    for (int r = 0; r < R; r++) {
+        int tile = first_tile + warp_row * R + r;
+        walks[r].begin(m, lists_of(m, tile), tile, 0, lane);
+    }
     for (int unit = 0; unit < units; unit++) {
         wait_copies<STAGES - 2>();
         __syncthreads();

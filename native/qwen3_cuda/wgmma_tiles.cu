@@ -161,6 +161,24 @@ __device__ __forceinline__ void fetch(Weights &to, const mln_cuda_matrix &m, int
     turn.next();
 }
 
+/* A warp's lists of escapes in shared memory: looked at where a part begins, they would be waited
+ * for every time. */
+template <typename S>
+__device__ const uint32_t *fetch_lists(const mln_cuda_matrix &m, const Site &at) {
+    if constexpr (S::CODE != MLN_TILE_PACKED)
+        return nullptr;
+    constexpr int ROOM = MLN_TILE_SPLITS * MLN_PACKED_MOST_ESCAPES;
+    __shared__ uint32_t lists[S::CODE == MLN_TILE_PACKED ? S::TILES : 1][ROOM];
+    int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+    const uint32_t *from = lists_of(m, at.tile + warp);
+#pragma unroll
+    for (int i = 0; i < MLN_TILE_SPLITS; i++)
+        if (i * 32 + lane < MLN_TILE_SPLITS * m.escape_room)
+            lists[warp][i * 32 + lane] = __ldg(from + i * 32 + lane);
+    __syncwarp();
+    return lists[warp];
+}
+
 /* Where products are added up: apart from the sum of parts, or in it when there is but one. */
 template <int COUNT>
 __device__ float (&accumulators(float (&)[COUNT], float (&apart)[COUNT]))[COUNT] {
@@ -174,7 +192,7 @@ template <int COUNT> __device__ float (&accumulators(float (&sum)[COUNT], float 
 /* Products of the block's units: the sum of the parts, or of the one there is. */
 template <typename S>
 __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weights,
-                        const mln_cuda_linear &p, const Site &at) {
+                        const uint32_t *lists, const mln_cuda_linear &p, const Site &at) {
     int units = p.weight.units, count = at.end - at.begin;
     float apart[S::PARTS == 1 ? S::N / 2 : 1];
     float(&c)[S::N / 2] = accumulators(sum, apart);
@@ -185,7 +203,7 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
         return;
     Turn<S> ahead;
     Walk<S::CODE> walk;
-    walk.begin(p.weight, at.tile + (int)threadIdx.x / 32, at.begin, threadIdx.x % 32);
+    walk.begin(p.weight, lists, at.tile + (int)threadIdx.x / 32, at.begin, threadIdx.x % 32);
     int stage = 0, split = 0, part_end = at.end;
     if (S::PARTS == 1)
         while ((part_end = mln_split_begin(units, split + 1)) == 0)
@@ -424,11 +442,12 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_l
             take_registers<S::MANY>();
         float sum[S::N / 2];
         Rows rows = rows_of<S>(p, at);
+        const uint32_t *lists = fetch_lists<S>(p.weight, at);
         dependency_wait();
         for (int i = threadIdx.x; i < S::N; i += 128 * S::GROUPS)
             factors[i] = at.token + i < p.tokens ? __ldcg(p.factors + at.token + i) : 0.0f;
         meet_groups<S>();
-        consume<S>(sum, shared + (at.weights - base), p, at);
+        consume<S>(sum, shared + (at.weights - base), lists, p, at);
         unsigned char *sums = shared + (ring - base);
         keep_sums<S>(sums, sum);
         if constexpr (S::PARTS == 1)
