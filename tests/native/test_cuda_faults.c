@@ -283,6 +283,35 @@ static void too_little_memory_is_said(void **state) {
     assert_int_equal(fake.live, 0);
 }
 
+/* Where a kernel gives up waiting for a block, its call fails and the next one need not. */
+static void waiting_in_vain_ends_the_call(void **state) {
+    (void)state;
+    world w = {0};
+    tally t = {0};
+    int32_t id = 1, out[STEPS];
+    fake_reset();
+    fake.stays = true;
+    assert_int_equal(load(&w), MYELIN_OK);
+    make(&w, &t);
+    assert_int_equal(t.failed, 0);
+    for (int i = 0; i < 3; i++) {
+        fake.silent = i == 1;
+        myelin_status status =
+            plugin->decode_greedy(w.context, &w.plain, &id, 1, STEPS, out, &error);
+        assert_int_equal(status, fake.silent ? MYELIN_ERROR_INTERNAL : MYELIN_OK);
+        assert_true(!fake.silent || strstr(text, "cudaErrorLaunchTimeout"));
+        int32_t length = STEPS * (i < 2 ? 1 : 2);
+        assert_int_equal(plugin->sequence_length(w.plain), length);
+        assert_int_equal(out[STEPS - 1], length % FAKE_IDS);
+    }
+    plugin->free_sequence(w.plain);
+    plugin->free_sequence(w.paged);
+    plugin->free_pool(w.pool);
+    plugin->free_context(w.context);
+    mln_model_free(w.model);
+    assert_int_equal(fake.live, 0);
+}
+
 /*
  * Of several devices one fails, at every fifth call of all, which is another one each time, since
  * they run side by side: nobody waits for it, nothing is leaked, and what has lost a device says so
@@ -338,6 +367,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(packing_fails_at_each_call),
         cmocka_unit_test(no_device_is_said),
         cmocka_unit_test(too_little_memory_is_said),
+        cmocka_unit_test(waiting_in_vain_ends_the_call),
     };
     return cmocka_run_group_tests(tests, open_checkpoint, close_checkpoint);
 }

@@ -147,7 +147,9 @@ const char *cudaGetErrorString(cudaError_t code) {
 }
 
 const char *cudaGetErrorName(cudaError_t code) {
-    return code == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorOfTheFake";
+    return code == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+           : code == cudaErrorLaunchTimeout  ? "cudaErrorLaunchTimeout"
+                                             : "cudaErrorOfTheFake";
 }
 
 /* --- memory --- */
@@ -381,14 +383,23 @@ int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
 int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim) {
     (void)half_cache;
     (void)head_dim;
-    return 0;
+    return fake.stays;
 }
 
-/* No kernel that stays. */
 cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks, int32_t *bytes) {
     (void)tile_code;
-    *blocks = *bytes = 0;
-    return cudaSuccess;
+    *blocks = fake.stays ? 4 : 0;
+    *bytes = fake.stays ? 200 << 10 : 0;
+    return call(__func__);
+}
+
+cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *persist, cudaStream_t stream) {
+    (void)stream;
+    cudaError_t code = call(__func__);
+    for (int32_t i = 0; i < persist->steps && code == cudaSuccess && !fake.silent; i++)
+        persist->out_ids[i] = (persist->row.position + i + 1) % FAKE_IDS;
+    persist->out_ids[MLN_PERSIST_STEPS] = fake.silent;
+    return code;
 }
 
 int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
@@ -488,7 +499,6 @@ FAKE_KERNEL(mln_cuda_embed_launch, float *out, const mln_cuda_matrix *weight,
             const mln_cuda_row *rows, int32_t tokens, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_norm_launch, float *x, const float *weight, int32_t columns, float eps,
             cudaStream_t stream)
-FAKE_KERNEL(mln_cuda_persist_launch, const mln_cuda_persist *persist, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_prepare_launch, const mln_cuda_attention *attention, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_attend_launch, const mln_cuda_attention *attention, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_angles_launch, float2 *angles, const mln_cuda_row *rows, const float *inv_freq,

@@ -22,6 +22,8 @@ typedef struct fake_device {
     const char *failed; /* the call that did, or NULL */
     int devices;
     size_t available; /* bytes of memory */
+    bool stays;       /* one sequence is decoded by the kernel that stays for a chunk, */
+    bool silent;      /* a block of which is never heard of */
     int64_t live;     /* allocations, streams, events, graphs and links that are not freed yet */
 } fake_device;
 
