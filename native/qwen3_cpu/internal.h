@@ -185,7 +185,7 @@ float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
 
 /*
  * trial.c: how many times as fast as those of `dense` the panels of `packed`, the same weights,
- * come from memory; the median of some passes, 0 when that cannot be measured.
+ * come from memory, on the careful side; 0 when that cannot be measured.
  */
 double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
                             const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);

@@ -21,7 +21,7 @@ enum {
 };
 
 /* How many times as fast packed panels are to be at least if nothing else is asked for. */
-#define PACKING_GAIN 1.05
+#define PACKING_GAIN 1.10
 
 /* One matrix to be read. */
 typedef struct plan_matrix {
