@@ -161,8 +161,7 @@ __device__ __forceinline__ void fetch(Weights &to, const mln_cuda_matrix &m, int
     turn.next();
 }
 
-/* A warp's lists of escapes in shared memory: looked at where a part begins, they would be waited
- * for every time. */
+/* A warp's lists of escapes, in shared memory: one is looked at where each part begins. */
 template <typename S>
 __device__ const uint32_t *fetch_lists(const mln_cuda_matrix &m, const Site &at) {
     if constexpr (S::CODE != MLN_TILE_PACKED)
