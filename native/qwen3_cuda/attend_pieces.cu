@@ -9,50 +9,12 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "attend_ops.cuh"
+#include "attend_sides.cuh"
 #include "pieces.h"
 
 namespace {
 
-constexpr int kSide = kSplit * D * 2;    /* bytes of the keys, or the values, of a split */
-constexpr int kStages = 2, kChunks = 16; /* 16-byte vectors of a row */
-constexpr int kBytes = kStages * 2 * kSide;
-
-/* Where vector `chunk` of row j lies: neither eight rows nor two rows of four vectors collide. */
-__device__ int vector_at(int j, int chunk) {
-    return (j * kChunks + (chunk ^ ((j & 1) << 2 | (j >> 1 & 3)))) * 16;
-}
-
-/* Rows from `count` on are zeros: nothing is known of what is there. */
-template <int THREADS> __device__ void copy_side(uint32_t to, const __half *from, int count) {
-#pragma unroll
-    for (int i = threadIdx.x; i < kSplit * kChunks; i += THREADS) {
-        int j = i / kChunks, chunk = i % kChunks;
-        int bytes = j < count ? 16 : 0;
-        const __half *vector = from + (j < count ? j : 0) * D + chunk * 8;
-        asm volatile(
-            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + vector_at(j, chunk)),
-            "l"(vector), "r"(bytes)
-            : "memory");
-    }
-}
-
-__device__ void commit() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/* All but the last group of copies are done. */
-__device__ void wait_but_one() {
-    asm volatile("cp.async.wait_group 1;" ::: "memory");
-}
-
-/* Values of 16 keys and 16 columns, as two products want them. */
-__device__ void load_values(uint32_t b[4], uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                 : "r"(at)
-                 : "memory");
-}
+constexpr int kStages = 2, kBytes = kStages * 2 * kSide;
 
 /* The two queries a lane has parts of: rows lane / 4 and lane / 4 + 8 of its warp. */
 struct Lines {
@@ -87,15 +49,11 @@ __device__ void begin_lines(Lines &lines, const mln_cuda_attention &p, int2 piec
 
 /* One split by one warp. */
 __device__ void attend_split(Lines &lines, const unsigned char *keys, uint32_t values) {
-    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int lane = threadIdx.x % 32, q = lane % 4;
     float c[kSplit / 8][4], most[2] = {-INFINITY, -INFINITY};
 #pragma unroll
     for (int n = 0; n < kSplit / 8; n++) {
-        Row key;
-#pragma unroll
-        for (int v = 0; v < 4; v++)
-            key.v[v] = *reinterpret_cast<const uint4 *>(keys + vector_at(8 * n + g, 4 * v + q));
-        score(c[n], lines.low, lines.high, key);
+        score(c[n], lines.low, lines.high, load_keys(keys, 8 * n));
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             bool seen = 8 * n + 2 * q + e % 2 < lines.limit[e / 2];

@@ -239,6 +239,8 @@ extern "C" int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t h
 
 extern "C" cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *p,
                                                     cudaStream_t stream) {
+    if (p->singles)
+        return mln_cuda_attend_singles_launch(p, stream);
     if (p->num_pieces)
         return mln_cuda_attend_pieces_launch(p, stream);
     if (!p->in_rows)

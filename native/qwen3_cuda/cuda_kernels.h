@@ -112,6 +112,7 @@ typedef struct mln_cuda_attention {
     int32_t num_pieces; /* 0: attends another way */
     int32_t early;      /* may begin before the kernel before it has ended */
     int32_t in_rows;    /* all splits of a query at once: attends_rows() */
+    int32_t singles;    /* likewise, of one token each: attends_singles() */
     int32_t own; /* each row is its sequence's only one: keys are prepared as they are needed */
 } mln_cuda_attention;
 
@@ -165,6 +166,12 @@ int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, 
 int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads);
 cudaError_t mln_cuda_prepare_pieces(void);
 cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+/* One token each of many sequences, `own`: whether there are enough of them. */
+int mln_cuda_attends_singles(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
+                             int32_t tokens, int32_t splits);
+cudaError_t mln_cuda_prepare_singles(void);
+cudaError_t mln_cuda_attend_singles_launch(const mln_cuda_attention *attention,
+                                           cudaStream_t stream);
 /* angles[tokens, half] of the rows' positions, times `scale`. */
 cudaError_t mln_cuda_angles_launch(float2 *angles, const mln_cuda_row *rows, const float *inv_freq,
                                    float scale, int32_t half, int32_t tokens, cudaStream_t stream);

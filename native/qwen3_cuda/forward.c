@@ -61,10 +61,11 @@ static cudaError_t add_to_residual(myelin_plugin_context *c, const mln_cuda_matr
 }
 
 typedef enum attend_mode {
-    ATTEND_OWN,    /* each row is its sequence's only one */
-    ATTEND_SPLITS, /* keys and queries are prepared, a block takes a split */
-    ATTEND_ROWS,   /* likewise, a block takes some queries */
-    ATTEND_PIECES  /* likewise, of one sequence */
+    ATTEND_OWN,     /* each row is its sequence's only one */
+    ATTEND_SINGLES, /* likewise, a block takes all splits */
+    ATTEND_SPLITS,  /* keys and queries are prepared, a block takes a split */
+    ATTEND_ROWS,    /* likewise, a block takes some queries */
+    ATTEND_PIECES   /* likewise, of one sequence */
 } attend_mode;
 
 /* How rows are attended with; none of it changes a result. */
@@ -72,6 +73,9 @@ static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32
                            bool own) {
     const myelin_config *config = &c->model->config;
     int32_t heads = config->num_attention_heads, kv_heads = config->num_key_value_heads;
+    if (own && mln_cuda_attends_singles(c->model->half_cache, config->head_dim, heads, kv_heads,
+                                        tokens, splits))
+        return ATTEND_SINGLES;
     if (mln_cuda_attends_pieces(c->model->half_cache, config->head_dim, kv_heads, tokens,
                                 c->num_pieces, splits))
         return ATTEND_PIECES;
@@ -86,6 +90,7 @@ static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32
 /* Attention of `count` tokens from row `first` on. */
 static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
                           int32_t first, int32_t count, int32_t splits, attend_mode mode) {
+    bool own = mode == ATTEND_OWN || mode == ATTEND_SINGLES;
     const myelin_config *config = &c->model->config;
     int64_t q_width = (int64_t)config->num_attention_heads * config->head_dim;
     int64_t width = q_width + 2 * (int64_t)config->num_key_value_heads * config->head_dim;
@@ -109,9 +114,10 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .half_cache = c->model->half_cache,
                                     .pieces = c->pieces,
                                     .num_pieces = mode == ATTEND_PIECES ? c->num_pieces : 0,
-                                    .early = mode == ATTEND_OWN && c->model->early,
+                                    .early = own && c->model->early,
                                     .in_rows = mode == ATTEND_ROWS,
-                                    .own = mode == ATTEND_OWN};
+                                    .singles = mode == ATTEND_SINGLES,
+                                    .own = own};
     return boundary(c, mln_cuda_attend_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
 }
 
@@ -142,9 +148,9 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
     cudaError_t error = project_qkv(c, layer, tokens);
     attend_mode mode = mode_of(c, tokens, splits, own);
     bool whole = mode == ATTEND_ROWS || mode == ATTEND_PIECES;
-    if (error == cudaSuccess && mode != ATTEND_OWN)
+    if (error == cudaSuccess && mode != ATTEND_OWN && mode != ATTEND_SINGLES)
         error = prepare(c, layer, index, tokens, whole);
-    int32_t step = whole ? tokens : c->attend_tokens;
+    int32_t step = whole || mode == ATTEND_SINGLES ? tokens : c->attend_tokens;
     for (int32_t first = 0; first < tokens && error == cudaSuccess; first += step) {
         int32_t rest = tokens - first;
         error = attend(c, layer, index, first, rest < step ? rest : step, splits, mode);

@@ -649,6 +649,8 @@ extern "C" cudaError_t mln_cuda_prepare_device(void) {
     if (error == cudaSuccess)
         error = mln_cuda_prepare_pieces();
     if (error == cudaSuccess)
+        error = mln_cuda_prepare_singles();
+    if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_F32>();
     if (error == cudaSuccess)
         error = allow_shared<MLN_CUDA_Q4>();

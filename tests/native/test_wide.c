@@ -152,6 +152,95 @@ static void greedy(void **state) {
     check_greedy(30000);
 }
 
+/* --- a token each of sequences of different lengths --- */
+
+enum { LONGEST = 200, PAGES_EACH = 4, AFTER = 3 };
+
+/* Around the ends of pages, and anything. */
+static int32_t length_of(int32_t i) {
+    static const int32_t ends[] = {1, 62, 63, 64, 65, 126, 127, 128, 129};
+    return i < 9 ? ends[i] : 1 + 37 * i % (LONGEST - AFTER);
+}
+
+static harness open_many_heads(char **directory) {
+    checkpoint_spec spec = checkpoint_spec_default();
+    spec.hidden = 64;
+    spec.intermediate = 128;
+    spec.layers = 2;
+    spec.heads = 16;
+    spec.kv_heads = 8;
+    spec.head_dim = 128;
+    spec.dtype = "BF16";
+    *directory = temp_directory_make();
+    built_checkpoint *built = builder_make(&spec);
+    builder_write(built, *directory);
+    builder_free(built);
+    return harness_open_with(tested, MYELIN_FUSION_AUTO, *directory, 2, MYELIN_DTYPE_AUTO);
+}
+
+/* With a pool, one whose pages lie apart and in falling order. */
+static myelin_plugin_sequence *make_one(const harness *h, myelin_plugin_pool *pool, int32_t i) {
+    if (!pool)
+        return harness_sequence(h, LONGEST);
+    myelin_plugin_sequence *sequence = harness_paged_sequence(h, pool, LONGEST);
+    int32_t pages[PAGES_EACH];
+    for (int32_t k = 0; k < PAGES_EACH; k++)
+        pages[k] = (PAGES_EACH - 1 - k) * SEQUENCES + i;
+    tested->set_pages(sequence, pages, PAGES_EACH, 0);
+    return sequence;
+}
+
+static void check_steps(const harness *h, myelin_plugin_pool *pool) {
+    myelin_plugin_context *context = harness_context(h, SEQUENCES, MAX_LEN + LONGEST);
+    myelin_plugin_sequence *sequences[SEQUENCES];
+    int32_t *ids[SEQUENCES];
+    size_t row = (size_t)h->vocab;
+    float *expected[SEQUENCES], *found = malloc(SEQUENCES * row * sizeof *found);
+    for (int32_t i = 0; i < SEQUENCES; i++) {
+        int32_t length = length_of(i);
+        ids[i] = random_ids(length + AFTER, h->vocab, 11 + (uint32_t)i);
+        expected[i] = harness_logits(h, ids[i], length + AFTER);
+        sequences[i] = make_one(h, pool, i);
+        harness_append(h, context, sequences[i], ids[i], length, SEQUENCES, NULL);
+    }
+    for (int32_t step = 0; step < AFTER; step++) {
+        myelin_span spans[SEQUENCES];
+        char text[256] = "";
+        myelin_error_buffer error = {text, sizeof text};
+        for (int32_t i = 0; i < SEQUENCES; i++)
+            spans[i] = (myelin_span){.sequence = sequences[i],
+                                     .ids = ids[i] + length_of(i) + step,
+                                     .count = 1,
+                                     .num_logits = 1,
+                                     .logits = found + (size_t)i * row};
+        if (tested->forward(context, spans, SEQUENCES, &error) != MYELIN_OK)
+            fail_msg("%s", text);
+        for (int32_t i = 0; i < SEQUENCES; i++)
+            assert_same_floats(expected[i] + (size_t)(length_of(i) + step) * row,
+                               found + (size_t)i * row, row);
+    }
+    for (int32_t i = 0; i < SEQUENCES; i++) {
+        tested->free_sequence(sequences[i]);
+        free(ids[i]);
+        free(expected[i]);
+    }
+    free(found);
+    tested->free_context(context);
+}
+
+static void steps_of_many(void **state) {
+    (void)state;
+    char *directory;
+    harness h = open_many_heads(&directory);
+    check_steps(&h, NULL);
+    if (tested->create_pool) {
+        myelin_plugin_pool *pool = harness_pool(&h, PAGES_EACH * SEQUENCES);
+        check_steps(&h, pool);
+        tested->free_pool(pool);
+    }
+    close_wide(&h, directory);
+}
+
 /* usage: test_native_wide [KERNELS|PLUGIN], the best of this processor when not named */
 int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_native_plugin();
@@ -159,6 +248,7 @@ int main(int argc, char **argv) {
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(chunks_of_dense),
                                        cmocka_unit_test(chunks_of_4_bits),
-                                       cmocka_unit_test(long_contexts), cmocka_unit_test(greedy)};
+                                       cmocka_unit_test(long_contexts), cmocka_unit_test(greedy),
+                                       cmocka_unit_test(steps_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -477,6 +477,16 @@ int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, 
     return tokens > 1 && pieces > 0;
 }
 
+int mln_cuda_attends_singles(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
+                             int32_t tokens, int32_t splits) {
+    (void)half_cache;
+    (void)head_dim;
+    (void)heads;
+    (void)kv_heads;
+    (void)splits;
+    return tokens > 6;
+}
+
 int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
     (void)heads;
     (void)kv_heads;
