@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) check_kernel(uint32_t seed, int32_t 
         for (int step = 0; step < 4; step++)
             wgmma<N>(groups, a[step], b + 2 * step, 1);
         wgmma_commit();
-        wgmma_wait();
+        wgmma_wait<0>();
 #pragma unroll
         for (int step = 0; step < 4; step++)
 #pragma unroll

@@ -6,7 +6,8 @@
  *
  * A block has one or two warp groups of 64 rows each, and warps that copy weights and activations
  * into a ring of stages of one unit. Weights become registers as in tiles.cu; activations are read
- * where they are.
+ * where they are. There are as many blocks as the device holds, and each has one piece of the
+ * output after another: the copying warps begin the next while the last one's outputs are put.
  */
 #include <cuda_fp16.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ namespace {
 constexpr int kSplits = MLN_TILE_SPLITS;
 constexpr int kRun = MLN_WGMMA_TOKENS * MLN_UNIT_COLUMNS * 2; /* bytes of a unit of 64 tokens */
 constexpr int kMostStages = 8;
+constexpr int kMultiprocessors = 132; /* of an H100 or H200 */
 
 /*
  * GROUPS warp groups, N tokens, a ring of STAGES; BLOCKS of them fit a multiprocessor. With PARTS 8
@@ -34,12 +36,17 @@ template <int CODE_, int GROUPS_, int N_, int STAGES_, int BLOCKS_, int PARTS_> 
     static constexpr int TILES = 4 * GROUPS, COPIERS = PARTS > 1 ? 2 : 4; /* warps that copy */
     static constexpr int THREADS = 128 * GROUPS + 32 * COPIERS;
     static constexpr int EVEN = 65536 / (THREADS * BLOCKS) / 8 * 8; /* registers a thread has */
-    static constexpr int FEW = 32, MANY_ = (EVEN * (GROUPS + 1) - FEW) / GROUPS / 8 * 8;
+    static constexpr int FEW = 40, MANY_ = (EVEN * (GROUPS + 1) - FEW) / GROUPS / 8 * 8;
     static constexpr int MANY = MANY_ > 240 ? 240 : MANY_;
     static constexpr int WEIGHT_BYTES = TILES * Unit<CODE>::BYTES, TOKEN_BYTES = N * 128;
-    static constexpr int SUMS = 256 * GROUPS * N, BESTS = TILES * N * 8; /* bytes */
+    static constexpr int AT_ONCE = PARTS == 1 && N > 64 ? 64 : N; /* tokens whose sums are put */
+    static constexpr int SUMS = (64 * GROUPS + 4) * AT_ONCE * 4;  /* bytes */
+    static constexpr int BESTS = 128 * GROUPS * 8;
     static constexpr int RING = STAGES * (WEIGHT_BYTES + TOKEN_BYTES);
-    static constexpr int MOST = RING > SUMS + BESTS ? RING : SUMS + BESTS;
+    static constexpr int PARTS_BYTES = 256 * GROUPS * N;
+    static constexpr int MOST = PARTS == 1           ? RING + SUMS + BESTS
+                                : RING > PARTS_BYTES ? RING
+                                                     : PARTS_BYTES;
     static constexpr int BYTES = 1024 + MOST; /* groups of tokens lie at multiples of 1024 */
     static_assert(PARTS == 1 || PARTS == kSplits, "a part a block");
     static_assert(STAGES <= kMostStages, "barriers");
@@ -51,26 +58,48 @@ struct Weights {
     uint32_t a[4][4];
 };
 
-/* Where a block is. */
-struct Site {
-    int tile, token;      /* the first */
-    int runs;             /* of 64 tokens that exist */
-    int begin, end;       /* units */
-    uint32_t tokens;      /* the ring, in shared memory: activations, */
-    uint32_t weights;     /* weights, */
-    uint32_t full, empty; /* barriers */
+/* In shared memory. */
+struct Ring {
+    uint32_t tokens, weights; /* of the first stage */
+    uint32_t full, empty;     /* barriers */
 };
 
-template <typename S> __device__ Site site_of(const mln_cuda_linear &p, uint32_t ring) {
+/* What a block is at. */
+struct Site {
+    Ring ring;
+    int tile, token; /* the first */
+    int runs;        /* of 64 tokens that exist */
+    int begin, end;  /* units */
+};
+
+/* Blocks of tokens, and of tiles. */
+template <typename S> __host__ __device__ int token_blocks(const mln_cuda_linear &p) {
+    return (p.tokens + S::N - 1) / S::N;
+}
+
+template <typename S> __host__ __device__ int tile_blocks(const mln_cuda_linear &p) {
+    return (int)((p.weight.tiles + S::TILES - 1) / S::TILES);
+}
+
+/* A block has every gridDim.x-th item, those of neighbouring tokens and the same tiles at once. */
+template <typename S> __device__ int items_of(const mln_cuda_linear &p) {
+    return S::PARTS > 1 ? 1 : token_blocks<S>(p) * tile_blocks<S>(p);
+}
+
+template <typename S> __device__ int first_item() {
+    return S::PARTS > 1 ? 0 : (int)blockIdx.x;
+}
+
+template <typename S>
+__device__ Site site_of(const mln_cuda_linear &p, const Ring &ring, int item) {
     Site at;
-    at.tile = blockIdx.y * S::TILES;
-    at.token = blockIdx.x * S::N;
+    at.ring = ring;
+    at.tile = (S::PARTS > 1 ? (int)blockIdx.y : item / token_blocks<S>(p)) * S::TILES;
+    at.token = (S::PARTS > 1 ? (int)blockIdx.x : item % token_blocks<S>(p)) * S::N;
     int left = (p.tokens - at.token + MLN_WGMMA_TOKENS - 1) / MLN_WGMMA_TOKENS;
     at.runs = max(0, min(left, S::N / MLN_WGMMA_TOKENS));
     at.begin = S::PARTS > 1 ? mln_split_begin(p.weight.units, blockIdx.z) : 0;
     at.end = S::PARTS > 1 ? mln_split_begin(p.weight.units, blockIdx.z + 1) : p.weight.units;
-    at.tokens = ring;
-    at.weights = ring + S::STAGES * S::TOKEN_BYTES;
     return at;
 }
 
@@ -84,7 +113,7 @@ template <typename S>
 __device__ void copy_weights(const mln_cuda_linear &p, const Site &at, int index, int unit,
                              int stage) {
     constexpr int EACH = Unit<S::CODE>::BYTES;
-    uint32_t barrier = at.full + 8 * stage;
+    uint32_t barrier = at.ring.full + 8 * stage;
     if (index == 0)
         barrier_expect(barrier, S::WEIGHT_BYTES + at.runs * kRun);
 #pragma unroll
@@ -92,7 +121,7 @@ __device__ void copy_weights(const mln_cuda_linear &p, const Site &at, int index
         int tile = i * S::COPIERS + index;
         const unsigned char *from =
             p.weight.data + ((int64_t)(at.tile + tile) * p.weight.units + unit) * EACH;
-        copy_run(at.weights + stage * S::WEIGHT_BYTES + tile * EACH, from, EACH, barrier);
+        copy_run(at.ring.weights + stage * S::WEIGHT_BYTES + tile * EACH, from, EACH, barrier);
     }
 }
 
@@ -101,24 +130,33 @@ __device__ void copy_tokens(const mln_cuda_linear &p, const Site &at, int index,
                             int stage) {
     const unsigned char *first = p.fragments + mln_wgmma_units(at.token, p.weight.units);
     for (int run = S::COPIERS - 1 - index; run < at.runs; run += S::COPIERS)
-        copy_run(at.tokens + stage * S::TOKEN_BYTES + run * kRun,
-                 first + ((int64_t)run * p.weight.units + unit) * kRun, kRun, at.full + 8 * stage);
+        copy_run(at.ring.tokens + stage * S::TOKEN_BYTES + run * kRun,
+                 first + ((int64_t)run * p.weight.units + unit) * kRun, kRun,
+                 at.ring.full + 8 * stage);
 }
 
-template <typename S> __device__ void produce(const mln_cuda_linear &p, const Site &at, int index) {
-    int count = at.end - at.begin, early = min(count, S::STAGES);
-    for (int i = 0; i < early; i++)
-        copy_weights<S>(p, at, index, at.begin + i, i);
-    dependency_wait();
-    for (int i = 0; i < early; i++)
-        copy_tokens<S>(p, at, index, at.begin + i, i);
-    for (int i = S::STAGES, stage = 0, parity = 0; i < count; i++) {
-        barrier_wait(at.empty + 8 * stage, parity);
-        copy_weights<S>(p, at, index, at.begin + i, stage);
-        copy_tokens<S>(p, at, index, at.begin + i, stage);
+template <typename S>
+__device__ void produce(const mln_cuda_linear &p, const Ring &ring, int index) {
+    int items = items_of<S>(p), item = first_item<S>(), stage = 0, parity = 1;
+    auto next = [&] {
         if (++stage == S::STAGES) {
             stage = 0;
             parity ^= 1;
+        }
+    };
+    Site at = site_of<S>(p, ring, item);
+    int early = item < items ? min(at.end - at.begin, S::STAGES) : 0;
+    for (int i = 0; i < early; i++)
+        copy_weights<S>(p, at, index, at.begin + i, i);
+    dependency_wait();
+    for (int i = 0; i < early; i++, next())
+        copy_tokens<S>(p, at, index, at.begin + i, i);
+    for (; item < items; item += (int)gridDim.x, early = 0) {
+        at = site_of<S>(p, ring, item);
+        for (int unit = at.begin + early; unit < at.end; unit++, next()) {
+            barrier_wait(ring.empty + 8 * stage, parity); /* at first it lets everyone pass */
+            copy_weights<S>(p, at, index, unit, stage);
+            copy_tokens<S>(p, at, index, unit, stage);
         }
     }
 }
@@ -143,7 +181,7 @@ __device__ __forceinline__ void fetch(Weights &to, const mln_cuda_matrix &m, int
                                       const unsigned char *ring_weights, const Site &at,
                                       Turn<S> &turn, Walk<S::CODE> &walk) {
     uint32_t hits = walk.hits(m, unit_index, threadIdx.x % 32);
-    barrier_wait(at.full + 8 * turn.stage, turn.parity);
+    barrier_wait(at.ring.full + 8 * turn.stage, turn.parity);
     Unit<S::CODE> unit;
     unit.template load<PlainLoad>(ring_weights + turn.stage * S::WEIGHT_BYTES +
                                       threadIdx.x / 32 * Unit<S::CODE>::BYTES,
@@ -188,61 +226,84 @@ template <int COUNT> __device__ float (&accumulators(float (&sum)[COUNT], float 
     return sum;
 }
 
-/* Products of the block's units: the sum of the parts, or of the one there is. */
+/*
+ * Products of the block's units: the sum of the parts, or of the one there is. The next unit's
+ * products are begun before those of the last have ended, but where a part ends.
+ */
 template <typename S>
 __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weights,
-                        const uint32_t *lists, const mln_cuda_linear &p, const Site &at) {
+                        const uint32_t *lists, const mln_cuda_linear &p, const Site &at,
+                        Turn<S> &ahead, int &stage) {
     int units = p.weight.units, count = at.end - at.begin;
     float apart[S::PARTS == 1 ? S::N / 2 : 1];
     float(&c)[S::N / 2] = accumulators(sum, apart);
 #pragma unroll
     for (int i = 0; i < S::N / 2; i++)
         c[i] = sum[i] = 0.0f;
-    if (count == 0)
-        return;
-    Turn<S> ahead;
     Walk<S::CODE> walk;
     walk.begin(p.weight, lists, at.tile + (int)threadIdx.x / 32, at.begin, threadIdx.x % 32);
-    int stage = 0, split = 0, part_end = at.end;
-    if (S::PARTS == 1)
-        while ((part_end = mln_split_begin(units, split + 1)) == 0)
-            split++;
+    int split = 0, fetched = 0;
     uint32_t more = 0;
-    auto advance = [&](const Weights &now, Weights &then, int i) {
-        uint64_t b = wgmma_descriptor(at.tokens + stage * S::TOKEN_BYTES);
+    auto get = [&](Weights &to) {
+        if (fetched < count)
+            fetch<S>(to, p.weight, at.begin + fetched, ring_weights, at, ahead, walk);
+        fetched++;
+    };
+    auto issue = [&](const Weights &weights, int from) {
+        uint64_t b = wgmma_descriptor(at.ring.tokens + from * S::TOKEN_BYTES);
         wgmma_fence();
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            wgmma<S::N>(c, now.a[step], b + 2 * step, step == 0 ? more : 1);
+            wgmma<S::N>(c, weights.a[step], b + 2 * step, step == 0 ? more : 1);
         wgmma_commit();
         more = 1;
-        if (i + 1 < count)
-            fetch<S>(then, p.weight, at.begin + i + 1, ring_weights, at, ahead, walk);
-        wgmma_wait();
+    };
+    auto following = [&] { return stage + 1 == S::STAGES ? 0 : stage + 1; };
+    auto release = [&] {
         __syncwarp(); /* all lanes have read what one of them gives back */
         if (threadIdx.x % 32 == 0)
-            barrier_arrive(at.empty + 8 * stage);
-        stage = stage + 1 == S::STAGES ? 0 : stage + 1;
-        if (S::PARTS == 1 && i + 1 == part_end) { /* of one part or several */
+            barrier_arrive(at.ring.empty + 8 * stage);
+        stage = following();
+    };
+    Weights even, odd;
+    get(even);
+    for (int done = 0; done < count;) {
+        int left = count;
+        if (S::PARTS == 1) /* to the end of a part that is not empty */
+            while ((left = mln_split_begin(units, split + 1) - done) == 0)
+                split++;
+        done += left;
+        more = 0;
+        issue(even, stage);
+        get(odd);
+#pragma unroll 1
+        for (; left > 2; left -= 2) {
+            issue(odd, following());
+            wgmma_wait<1>();
+            release();
+            get(even);
+            issue(even, following());
+            wgmma_wait<1>();
+            release();
+            get(odd);
+        }
+        if (left == 2) {
+            issue(odd, following());
+            wgmma_wait<1>();
+            release();
+            get(even);
+        }
+        wgmma_wait<0>();
+        release();
+        if (left == 1)
+            even = odd;
+        if (S::PARTS == 1) {
 #pragma unroll
             for (int k = 0; k < S::N / 2; k++)
                 sum[k] += c[k];
-            more = 0;
-            while (split < kSplits && part_end == i + 1)
-                part_end = mln_split_begin(units, ++split + 1);
         }
-    };
-    Weights even, odd;
-    fetch<S>(even, p.weight, at.begin, ring_weights, at, ahead, walk);
-    for (int i = 0; i < count; i += 2) {
-        advance(even, odd, i);
-        if (i + 1 < count)
-            advance(odd, even, i + 1);
     }
 }
-
-/* The largest of a warp's rows so far, for each of the block's tokens. */
-template <typename S> struct Bests { mln_cuda_best of[S::TILES][S::N]; };
 
 /* What a thread needs at the end: rows g and g + 8 of the warp's tile. */
 struct Rows {
@@ -251,13 +312,20 @@ struct Rows {
     bool there;
 };
 
-template <typename S> __device__ Rows rows_of(const mln_cuda_linear &p, const Site &at) {
+/* What undoes the power of two of row `row` of the block. */
+__device__ float undo_of(const mln_cuda_linear &p, const Site &at, int row) {
+    bool there = at.tile + row / MLN_TILE_ROWS < p.weight.tiles;
+    return there ? p.weight.row_scales[at.tile * MLN_TILE_ROWS + row] : 0.0f;
+}
+
+template <typename S>
+__device__ Rows rows_of(const mln_cuda_linear &p, const Site &at, const float *undo) {
     Rows rows;
+    int row = (int)threadIdx.x / 32 * MLN_TILE_ROWS + (int)threadIdx.x % 32 / 4;
     rows.tile = at.tile + (int)threadIdx.x / 32;
     rows.there = rows.tile < p.weight.tiles;
-    const float *undo = p.weight.row_scales + rows.tile * MLN_TILE_ROWS + threadIdx.x % 32 / 4;
-    rows.undo[0] = rows.there ? undo[0] : 0.0f;
-    rows.undo[1] = rows.there ? undo[8] : 0.0f;
+    rows.undo[0] = undo[row];
+    rows.undo[1] = undo[row + 8];
     return rows;
 }
 
@@ -287,39 +355,26 @@ __device__ void load_before(float before[4], const mln_cuda_linear &p, const Sit
 /* One product's outputs; factors[N] of the block's tokens. */
 template <typename S>
 __device__ void put(const mln_cuda_linear &p, const Site &at, const Rows &rows,
-                    const float *factors, int n, const float sum[4], const float before[4],
-                    Bests<S> *bests) {
+                    const float *factors, int n, const float sum[4], const float before[4]) {
     int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     float y[4];
 #pragma unroll
     for (int e = 0; e < 4; e++)
         y[e] = sum[e] * rows.undo[e / 2] * factors[8 * n + 2 * q + e % 2];
+    if (p.epilogue != MLN_CUDA_GATED) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            Place place = place_of(p, at, rows, n, e);
+            if (place.there)
+                store(p, p.out + place.at, y[e], before[e]);
+        }
+        return;
+    }
 #pragma unroll
     for (int odd = 0; odd < 2; odd++) {
-        int column = 8 * n + 2 * q + odd, token = at.token + column;
-        if (p.epilogue == MLN_CUDA_GATED) {
-            int row = rows.tile * 8 + g;
-            if (rows.there && token < p.tokens && row < p.weight.rows)
-                p.out[token * p.out_stride + row] = silu(y[odd]) * y[2 + odd];
-        } else if (p.epilogue == MLN_CUDA_ARGMAX) {
-            mln_cuda_best best = {0.0f, INT32_MAX};
-            int row = rows.tile * MLN_TILE_ROWS + g;
-            if (rows.there && row < p.weight.rows && y[odd] == y[odd])
-                best = mln_cuda_best{y[odd], row};
-            if (rows.there && row + 8 < p.weight.rows && y[2 + odd] == y[2 + odd])
-                best = better(best, mln_cuda_best{y[2 + odd], row + 8});
-            for (int offset = 4; offset < 32; offset *= 2)
-                best = better_of_lanes(best, offset, ~0u);
-            if (g == 0)
-                bests->of[threadIdx.x / 32][column] = best;
-        } else {
-#pragma unroll
-            for (int e = odd; e < 4; e += 2) {
-                Place place = place_of(p, at, rows, n, e);
-                if (place.there)
-                    store(p, p.out + place.at, y[e], before[e]);
-            }
-        }
+        int token = at.token + 8 * n + 2 * q + odd, row = rows.tile * 8 + g;
+        if (rows.there && token < p.tokens && row < p.weight.rows)
+            p.out[token * p.out_stride + row] = silu(y[odd]) * y[2 + odd];
     }
 }
 
@@ -358,7 +413,7 @@ __device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Rows &
 #pragma unroll
         for (int s = 0; s < kSplits; s++)
             part[i][s] = load_from(place_in(
-                at.tokens + (uint32_t)sums_at<S>((int)blockIdx.z * EACH + i), (uint32_t)s));
+                at.ring.tokens + (uint32_t)sums_at<S>((int)blockIdx.z * EACH + i), (uint32_t)s));
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         float all[4] = {0.0f, 0.0f, 0.0f, 0.0f};
@@ -369,61 +424,210 @@ __device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Rows &
             all[2] += part[i][s].z;
             all[3] += part[i][s].w;
         }
-        put<S>(p, at, rows, factors, (int)blockIdx.z * EACH + i, all, before[i], nullptr);
+        put<S>(p, at, rows, factors, (int)blockIdx.z * EACH + i, all, before[i]);
     }
 }
 
+/* --- the end of a block that has all parts --- */
+
 /*
- * Sums of one block alone. A loop over what is in memory rather than over registers: unrolled, it
- * was so long that fetching the instructions took as long as 50 units.
+ * Its sums, token after token, in the ring that nobody uses any more: written without two lanes
+ * meeting in a bank, and read in runs of four rows.
  */
+template <typename S> struct Sums {
+    static constexpr int ROWS = 64 * S::GROUPS, STRIDE = ROWS + 4;
+    static_assert(STRIDE % 16 == 4, "banks");
+
+    /* Those of AT_ONCE tokens. */
+    template <int FIRST> __device__ static void keep(float *sums, const float (&sum)[S::N / 2]) {
+        int lane = threadIdx.x % 32, row = (int)threadIdx.x / 32 * MLN_TILE_ROWS + lane / 4;
+#pragma unroll
+        for (int n = 0; n < S::AT_ONCE / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                sums[(8 * n + 2 * (lane % 4) + e % 2) * STRIDE + row + e / 2 * 8] =
+                    sum[FIRST / 2 + 4 * n + e];
+    }
+    __device__ static float4 quad(const float *sums, int token, int row) {
+        return *reinterpret_cast<const float4 *>(sums + token * STRIDE + row);
+    }
+    __device__ static float2 pair(const float *sums, int token, int row) {
+        return *reinterpret_cast<const float2 *>(sums + token * STRIDE + row);
+    }
+};
+
+/* A token's outputs in runs that lie together, four of them a lane. */
 template <typename S>
-__device__ void put_all(const mln_cuda_linear &p, const Site &at, const Rows &rows,
-                        const float *factors, const unsigned char *ring, Bests<S> *bests) {
-    constexpr int BATCH = 4; /* products whose former values are loaded at once */
+__device__ void put_rows(const mln_cuda_linear &p, const Site &at, const float *factors,
+                         const float *undo, const float *sums) {
+    constexpr int LANES = Sums<S>::ROWS / 4, STEP = 128 * S::GROUPS / LANES;
+    constexpr int BATCH = 8;
+    int first = (int)threadIdx.x / LANES, slot = (int)threadIdx.x % LANES * 4;
+    int64_t row = (int64_t)at.tile * MLN_TILE_ROWS + slot;
+    bool aligned = p.out_stride % 4 == 0 && (uintptr_t)p.out % 16 == 0;
+    int there = (int)max((int64_t)0, min(p.weight.rows - row, (int64_t)4));
+    float scale[4] = {undo[slot], undo[slot + 1], undo[slot + 2], undo[slot + 3]};
 #pragma unroll 1
-    for (int first = 0; first < S::N / 8; first += BATCH) {
-        float before[BATCH][4];
-        float4 sum[BATCH];
+    for (int base = first; base < S::AT_ONCE; base += STEP * BATCH) {
+        float4 before[BATCH];
 #pragma unroll
         for (int i = 0; i < BATCH; i++) {
-            sum[i] = *reinterpret_cast<const float4 *>(ring + sums_at<S>(first + i));
-            if (wants_out(p))
-                load_before(before[i], p, at, rows, first + i);
+            int token = at.token + base + i * STEP;
+            const float *from = p.out + token * p.out_stride + row;
+            before[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (!wants_out(p) || token >= p.tokens)
+                continue;
+            if (aligned && there == 4) {
+                before[i] = __ldcg(reinterpret_cast<const float4 *>(from));
+            } else {
+                before[i].x = there > 0 ? __ldcg(from) : 0.0f;
+                before[i].y = there > 1 ? __ldcg(from + 1) : 0.0f;
+                before[i].z = there > 2 ? __ldcg(from + 2) : 0.0f;
+                before[i].w = there > 3 ? __ldcg(from + 3) : 0.0f;
+            }
         }
 #pragma unroll
         for (int i = 0; i < BATCH; i++) {
-            float all[4] = {sum[i].x, sum[i].y, sum[i].z, sum[i].w};
-            put<S>(p, at, rows, factors, first + i, all, before[i], bests);
+            int column = base + i * STEP, token = at.token + column;
+            if (token >= p.tokens)
+                continue;
+            float4 sum = Sums<S>::quad(sums, column, slot);
+            float factor = factors[column];
+            float4 y;
+            store(p, &y.x, sum.x * scale[0] * factor, before[i].x);
+            store(p, &y.y, sum.y * scale[1] * factor, before[i].y);
+            store(p, &y.z, sum.z * scale[2] * factor, before[i].z);
+            store(p, &y.w, sum.w * scale[3] * factor, before[i].w);
+            float *to = p.out + token * p.out_stride + row;
+            if (aligned && there == 4) {
+                *reinterpret_cast<float4 *>(to) = y;
+                continue;
+            }
+            if (there > 0)
+                to[0] = y.x;
+            if (there > 1)
+                to[1] = y.y;
+            if (there > 2)
+                to[2] = y.z;
+            if (there > 3)
+                to[3] = y.w;
         }
     }
-    if (p.epilogue != MLN_CUDA_ARGMAX)
-        return;
+}
+
+/* Likewise of tiles that have eight rows of each matrix: two outputs a lane. */
+template <typename S>
+__device__ void put_gated(const mln_cuda_linear &p, const Site &at, const float *factors,
+                          const float *undo, const float *sums) {
+    constexpr int LANES = Sums<S>::ROWS / 4, STEP = 128 * S::GROUPS / LANES, BATCH = 8;
+    int first = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+    int slot = lane / 4 * MLN_TILE_ROWS + lane % 4 * 2;
+    int64_t row = (int64_t)at.tile * 8 + lane * 2;
+    bool aligned = p.out_stride % 2 == 0 && (uintptr_t)p.out % 8 == 0 && row + 1 < p.weight.rows;
+    float scale[4] = {undo[slot], undo[slot + 1], undo[slot + 8], undo[slot + 9]};
+#pragma unroll 1
+    for (int base = first; base < S::AT_ONCE; base += STEP * BATCH) {
+        float2 gate[BATCH], up[BATCH];
+        float factor[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            gate[i] = Sums<S>::pair(sums, base + i * STEP, slot);
+            up[i] = Sums<S>::pair(sums, base + i * STEP, slot + 8);
+            factor[i] = factors[base + i * STEP];
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            float2 y = make_float2(
+                silu(gate[i].x * scale[0] * factor[i]) * (up[i].x * scale[2] * factor[i]),
+                silu(gate[i].y * scale[1] * factor[i]) * (up[i].y * scale[3] * factor[i]));
+            int token = at.token + base + i * STEP;
+            float *to = p.out + token * p.out_stride + row;
+            if (token >= p.tokens)
+                continue;
+            if (aligned)
+                *reinterpret_cast<float2 *>(to) = y;
+            else if (row < p.weight.rows)
+                to[0] = y.x;
+            if (!aligned && row + 1 < p.weight.rows)
+                to[1] = y.y;
+        }
+    }
+}
+
+/* The largest of the block's rows for each of its tokens: some threads a token, each some rows. */
+template <typename S>
+__device__ void put_best(const mln_cuda_linear &p, const Site &at, const float *factors,
+                         const float *undo, const float *sums, mln_cuda_best *bests) {
+    constexpr int THREADS = 128 * S::GROUPS, SHARES = THREADS / S::AT_ONCE;
+    constexpr int EACH = Sums<S>::ROWS / SHARES;
+    int column = (int)threadIdx.x % S::AT_ONCE, begin = (int)threadIdx.x / S::AT_ONCE * EACH;
+    int64_t row = (int64_t)at.tile * MLN_TILE_ROWS + begin;
+    mln_cuda_best best = {0.0f, INT32_MAX};
+    float factor = factors[column];
+#pragma unroll 4
+    for (int i = 0; i < EACH; i += 4) {
+        float4 sum = Sums<S>::quad(sums, column, begin + i);
+        float y[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float value = y[e] * undo[begin + i + e] * factor;
+            if (row + i + e < p.weight.rows && value == value)
+                best = better(best, mln_cuda_best{value, (int32_t)(row + i + e)});
+        }
+    }
+    bests[threadIdx.x] = best;
     meet_groups<S>();
     int token = at.token + (int)threadIdx.x;
-    if (threadIdx.x < S::N && token < p.tokens) {
-        mln_cuda_best best = bests->of[0][threadIdx.x];
-        for (int w = 1; w < S::TILES; w++)
-            best = better(best, bests->of[w][threadIdx.x]);
-        p.best[(int64_t)token * gridDim.y + blockIdx.y] = best;
-    }
+    if (threadIdx.x >= S::AT_ONCE || token >= p.tokens)
+        return;
+    for (int share = 1; share < SHARES; share++)
+        best = better(best, bests[share * S::AT_ONCE + threadIdx.x]);
+    p.best[(int64_t)token * tile_blocks<S>(p) + at.tile / S::TILES] = best;
+}
+
+/* The outputs of AT_ONCE tokens from FIRST on. */
+template <typename S, int FIRST>
+__device__ void put_some(const mln_cuda_linear &p, Site at, const float *factors, const float *undo,
+                         float *sums, const float (&sum)[S::N / 2]) {
+    at.token += FIRST;
+    meet_groups<S>();
+    Sums<S>::template keep<FIRST>(sums, sum);
+    meet_groups<S>();
+    if (p.epilogue == MLN_CUDA_ARGMAX)
+        put_best<S>(p, at, factors + FIRST, undo, sums,
+                    reinterpret_cast<mln_cuda_best *>(sums + S::AT_ONCE * Sums<S>::STRIDE));
+    else if (p.epilogue == MLN_CUDA_GATED)
+        put_gated<S>(p, at, factors + FIRST, undo, sums);
+    else
+        put_rows<S>(p, at, factors + FIRST, undo, sums);
+}
+
+/* The copying warps are at the next item meanwhile. */
+template <typename S>
+__device__ void put_all(const mln_cuda_linear &p, const Site &at, const float *factors,
+                        const float *undo, float *sums, const float (&sum)[S::N / 2]) {
+    put_some<S, 0>(p, at, factors, undo, sums, sum);
+    if constexpr (S::AT_ONCE < S::N)
+        put_some<S, S::AT_ONCE>(p, at, factors, undo, sums, sum);
 }
 
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_linear p) {
     extern __shared__ unsigned char shared[];
     __shared__ __align__(8) uint64_t barriers[2 * kMostStages];
-    __shared__ float factors[S::N];
-    uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), ring = (base + 1023) / 1024 * 1024;
-    Site at = site_of<S>(p, ring);
-    at.full = (uint32_t)__cvta_generic_to_shared(barriers);
-    at.empty = at.full + 8 * kMostStages;
+    __shared__ float factors[S::N], undo[64 * S::GROUPS];
+    uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
+    Ring ring;
+    ring.tokens = (base + 1023) / 1024 * 1024;
+    ring.weights = ring.tokens + S::STAGES * S::TOKEN_BYTES;
+    ring.full = (uint32_t)__cvta_generic_to_shared(barriers);
+    ring.empty = ring.full + 8 * kMostStages;
     int warp = threadIdx.x / 32;
     dependency_launch();
     if (threadIdx.x == 0) {
         for (int i = 0; i < S::STAGES; i++) {
-            barrier_init(at.full + 8 * i, 1);
-            barrier_init(at.empty + 8 * i, S::TILES);
+            barrier_init(ring.full + 8 * i, 1);
+            barrier_init(ring.empty + 8 * i, S::TILES);
         }
         barrier_publish();
     }
@@ -432,27 +636,35 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_l
         if constexpr (S::PARTS == 1)
             give_registers<S::FEW>();
         if (threadIdx.x % 32 == 0)
-            produce<S>(p, at, warp - S::TILES);
+            produce<S>(p, ring, warp - S::TILES);
         __syncwarp();
         if (S::PARTS > 1)
             cluster_meet();
     } else {
         if constexpr (S::PARTS == 1)
             take_registers<S::MANY>();
-        float sum[S::N / 2];
-        Rows rows = rows_of<S>(p, at);
-        const uint32_t *lists = fetch_lists<S>(p.weight, at);
+        unsigned char *first = shared + (ring.tokens - base);
+        Turn<S> ahead;
+        int stage = 0, items = items_of<S>(p);
         dependency_wait();
-        for (int i = threadIdx.x; i < S::N; i += 128 * S::GROUPS)
-            factors[i] = at.token + i < p.tokens ? __ldcg(p.factors + at.token + i) : 0.0f;
-        meet_groups<S>();
-        consume<S>(sum, shared + (at.weights - base), lists, p, at);
-        unsigned char *sums = shared + (ring - base);
-        keep_sums<S>(sums, sum);
-        if constexpr (S::PARTS == 1)
-            put_all<S>(p, at, rows, factors, sums, reinterpret_cast<Bests<S> *>(sums + S::SUMS));
-        else
-            put_parts<S>(p, at, rows, factors);
+        for (int item = first_item<S>(); item < items; item += (int)gridDim.x) {
+            Site at = site_of<S>(p, ring, item);
+            float sum[S::N / 2];
+            meet_groups<S>(); /* nobody needs those of the last item */
+            if (threadIdx.x < 64 * S::GROUPS)
+                undo[threadIdx.x] = undo_of(p, at, (int)threadIdx.x);
+            for (int i = threadIdx.x; i < S::N; i += 128 * S::GROUPS)
+                factors[i] = at.token + i < p.tokens ? __ldcg(p.factors + at.token + i) : 0.0f;
+            meet_groups<S>();
+            const uint32_t *lists = fetch_lists<S>(p.weight, at);
+            consume<S>(sum, shared + (ring.weights - base), lists, p, at, ahead, stage);
+            if constexpr (S::PARTS == 1) {
+                put_all<S>(p, at, factors, undo, reinterpret_cast<float *>(first + S::RING), sum);
+            } else {
+                keep_sums<S>(first, sum);
+                put_parts<S>(p, at, rows_of<S>(p, at, undo), factors);
+            }
+        }
     }
     if (S::PARTS > 1) /* nobody ends while others read from its memory */
         cluster_meet();
@@ -462,8 +674,10 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_l
 
 template <typename S> cudaError_t launch(const mln_cuda_linear &p, cudaStream_t stream) {
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(p.tokens + S::N - 1) / S::N,
-                          (unsigned)((p.weight.tiles + S::TILES - 1) / S::TILES), S::PARTS);
+    int across = token_blocks<S>(p), down = tile_blocks<S>(p);
+    int64_t items = (int64_t)across * down, room = S::BLOCKS * kMultiprocessors;
+    config.gridDim = S::PARTS > 1 ? dim3((unsigned)across, (unsigned)down, S::PARTS)
+                                  : dim3((unsigned)(items < room ? items : room));
     config.blockDim = dim3(S::THREADS);
     config.dynamicSmemBytes = S::BYTES;
     config.stream = stream;
@@ -485,29 +699,28 @@ template <typename S> cudaError_t prepare_shape() {
 }
 
 /*
- * How a matrix is cut. What each takes was measured on an H100, in us: `begin` a block, `unit` one
- * of its units; none of it changes a result.
+ * How a matrix is cut. What each takes was measured on an H200, in us: `begin` the kernel, `end`
+ * the outputs of a block, `unit` one of its units; none of it changes a result.
  */
 enum cut { LARGE, SMALL, PARTS_128, PARTS_64, CUTS };
 
 struct Cost {
     int tiles, tokens, parts, residents;
-    float begin, unit;
+    float begin, end, unit;
 };
 
 constexpr Cost kCosts[CUTS] = {
-    {8, 128, 1, 1, 7.0f, 0.50f},
-    {4, 64, 1, 2, 3.0f, 0.46f},
-    {4, 128, kSplits, 2, 5.0f, 1.10f},
-    {4, 64, kSplits, 3, 4.0f, 1.00f},
+    {8, 128, 1, 1, 5.0f, 4.5f, 0.42f},
+    {4, 64, 1, 2, 4.5f, 2.4f, 0.345f},
+    {4, 128, kSplits, 2, 7.0f, 6.2f, 0.62f},
+    {4, 64, kSplits, 3, 6.0f, 4.4f, 0.61f},
 };
-constexpr int kMultiprocessors = 132;
 
 float cost_of(const Cost &c, const mln_cuda_matrix &m, int tokens) {
     int64_t blocks = (m.tiles + c.tiles - 1) / c.tiles * ((tokens + c.tokens - 1) / c.tokens);
     int64_t room = c.residents * kMultiprocessors / c.parts; /* blocks, or clusters, at once */
     int units = (m.units + c.parts - 1) / c.parts;
-    return (float)((blocks + room - 1) / room) * (c.begin + (float)units * c.unit);
+    return c.begin + (float)((blocks + room - 1) / room) * (c.end + (float)units * c.unit);
 }
 
 cut cut_of(const mln_cuda_matrix &m, int tokens, bool argmax) {
@@ -519,8 +732,8 @@ cut cut_of(const mln_cuda_matrix &m, int tokens, bool argmax) {
 }
 
 template <int CODE> struct Kernels {
-    typedef Shape<CODE, 2, 128, 6, 1, 1> Large;
-    typedef Shape<CODE, 1, 64, 6, 2, 1> Small;
+    typedef Shape<CODE, 2, 128, 5, 1, 1> Large;
+    typedef Shape<CODE, 1, 64, 5, 2, 1> Small;
     typedef Shape<CODE, 1, 128, 4, 2, kSplits> Parts128;
     typedef Shape<CODE, 1, 64, 4, 3, kSplits> Parts64;
 
