@@ -29,6 +29,8 @@ template <int HALF> __global__ void prepare_kernel(mln_cuda_attention p) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, D = p.head_dim;
     int index = blockIdx.x * (blockDim.x / 32) + warp;
     int each = p.kv_heads + (p.queries ? p.heads : 0);
+    dependency_launch();
+    dependency_wait();
     if (index >= p.tokens * each)
         return;
     int token = index / each, head = index % each;
@@ -53,6 +55,34 @@ template <int HALF> __global__ void prepare_kernel(mln_cuda_attention p) {
         to_key[d] = Cached<HALF>::put(key[d]);
         to_value[d] = Cached<HALF>::put(v[d]);
     }
+}
+
+/* The same for a cache of binary16 and D 128. */
+__global__ void __launch_bounds__(128) prepare_128_kernel(mln_cuda_attention p) {
+    constexpr int D = 128;
+    int index = blockIdx.x * 4 + (int)threadIdx.x / 32, lane = threadIdx.x % 32;
+    int each = p.kv_heads + (p.queries ? p.heads : 0);
+    dependency_launch();
+    dependency_wait();
+    if (index >= p.tokens * each)
+        return;
+    int token = index / each, head = index % each;
+    const float *qkv = qkv_row(p, token);
+    if (head >= p.kv_heads) {
+        head -= p.kv_heads;
+        PreparedHead query(qkv + head * D, p.q_norm, p, token);
+        query.put(static_cast<__half *>(p.queries) + ((int64_t)token * p.heads + head) * D);
+        return;
+    }
+    mln_cuda_row row = p.rows[token];
+    const float *k = qkv + (p.heads + head) * D, *v = k + p.kv_heads * D;
+    int split = row.position / kSplit, at = row.position % kSplit * D;
+    PreparedHead key(k, p.k_norm, p, token);
+    key.put(split_of<1>(p, row, 0, head, split) + at);
+    __half *to = split_of<1>(p, row, 1, head, split) + at;
+#pragma unroll
+    for (int d = 0; d < D; d += 32)
+        to[lane + d] = Cached<1>::put(v[lane + d]);
 }
 
 /* attended[d] of one (token, head): its splits put together in ascending order. */
@@ -212,8 +242,11 @@ extern "C" cudaError_t mln_cuda_prepare_launch(const mln_cuda_attention *p, cuda
     int warps = 4, count = p->tokens * (p->kv_heads + (p->queries ? p->heads : 0));
     dim3 grid((unsigned)((count + warps - 1) / warps));
     size_t shared = (size_t)(warps * p->head_dim) * sizeof(float);
-    return p->half_cache ? launch_kernel(prepare_kernel<1>, grid, 128, shared, false, *p, stream)
-                         : launch_kernel(prepare_kernel<0>, grid, 128, shared, false, *p, stream);
+    bool early = p->early != 0;
+    if (p->half_cache && p->head_dim == 128)
+        return launch_kernel(prepare_128_kernel, grid, 128, 0, early, *p, stream);
+    return p->half_cache ? launch_kernel(prepare_kernel<1>, grid, 128, shared, early, *p, stream)
+                         : launch_kernel(prepare_kernel<0>, grid, 128, shared, early, *p, stream);
 }
 
 extern "C" cudaError_t mln_cuda_attend_launch(const mln_cuda_attention *p, cudaStream_t stream) {

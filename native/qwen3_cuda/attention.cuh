@@ -65,6 +65,41 @@ __device__ inline void prepare_head(float *out, const float *x, const float *nor
     }
 }
 
+/*
+ * Likewise of D 128 and scale 1, kept by the warp: lane l has d = l + 32 i. Nothing is read twice.
+ */
+struct PreparedHead {
+    float x[4];
+
+    __device__ PreparedHead(const float *from, const float *norm, const mln_cuda_attention &p,
+                            int token) {
+        int lane = threadIdx.x % 32;
+        const float2 *angles = p.angles + (int64_t)token * 64;
+        float weight[4], squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            x[i] = __ldcg(from + lane + 32 * i);
+            weight[i] = norm[lane + 32 * i];
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            squares = fmaf(x[i], x[i], squares);
+        float factor = 1.0f / sqrtf(warp_sum(squares) / 128.0f + p.eps);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float2 angle = angles[lane + 32 * i];
+            float a = x[i] * factor * weight[i], b = x[i + 2] * factor * weight[i + 2];
+            x[i] = a * angle.x - b * angle.y;
+            x[i + 2] = b * angle.x + a * angle.y;
+        }
+    }
+    __device__ void put(__half *to) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            to[threadIdx.x % 32 + 32 * i] = Cached<1>::put(x[i]);
+    }
+};
+
 __device__ inline const float *qkv_row(const mln_cuda_attention &p, int token) {
     return p.qkv + (int64_t)token * (p.heads + 2 * p.kv_heads) * p.head_dim;
 }
