@@ -120,6 +120,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
     extern __shared__ __align__(16) unsigned char shared[];
     constexpr int THREADS = 32 * WARPS;
     uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
+    dependency_launch();
+    dependency_wait();
     int head = blockIdx.y;
     int2 piece = p.pieces[gridDim.x - 1 - blockIdx.x]; /* the longest first, mostly */
     mln_cuda_row row = p.rows[piece.x];
@@ -171,6 +173,6 @@ extern "C" cudaError_t mln_cuda_prepare_pieces(void) {
 extern "C" cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *p,
                                                      cudaStream_t stream) {
     dim3 grid((unsigned)p->num_pieces, (unsigned)p->kv_heads);
-    pieces_kernel<kWarps, kBlocks><<<grid, 32 * kWarps, kBytes, stream>>>(*p);
-    return cudaGetLastError();
+    return launch_kernel(pieces_kernel<kWarps, kBlocks>, grid, 32 * kWarps, kBytes, p->early != 0,
+                         *p, stream);
 }

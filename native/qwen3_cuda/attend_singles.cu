@@ -23,7 +23,6 @@ constexpr int kTiles = D / 8 / kWarps; /* of eight columns, a warp's */
 struct Own {
     __align__(16) __half queries[kHeads][D + 8];
     __align__(16) __half sides[2][D];
-    __align__(16) float wide[kWarps][D];
 };
 
 /* Prepares queries, key and value; the last two go to the cache as well. */
@@ -31,26 +30,19 @@ __device__ void prepare(Own &own, const mln_cuda_attention &p, const mln_cuda_ro
                         int head) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = p.heads / p.kv_heads;
     const float *qkv = qkv_row(p, token);
-    float *wide = own.wide[warp];
-    for (int h = warp; h < group; h += kWarps) {
-        prepare_head(wide, qkv + (head * group + h) * D, p.q_norm, p, token, 1.0f);
-        __syncwarp();
-        for (int d = lane; d < D; d += 32)
-            own.queries[h][d] = Cached<1>::put(wide[d]);
-        __syncwarp();
-    }
+    for (int h = warp; h < group; h += kWarps)
+        PreparedHead(qkv + (head * group + h) * D, p.q_norm, p, token).put(own.queries[h]);
     if (warp != kWarps - 1)
         return;
     const float *k = qkv + (p.heads + head) * D, *v = k + p.kv_heads * D;
     int split = row.position / kSplit, at = row.position % kSplit * D;
     __half *to_key = split_of<1>(p, row, 0, head, split) + at;
     __half *to_value = split_of<1>(p, row, 1, head, split) + at;
-    prepare_head(wide, k, p.k_norm, p, token, 1.0f);
-    __syncwarp();
-    for (int d = lane; d < D; d += 32) {
-        own.sides[0][d] = to_key[d] = Cached<1>::put(wide[d]);
+    PreparedHead key(k, p.k_norm, p, token);
+    key.put(own.sides[0]);
+    key.put(to_key);
+    for (int d = lane; d < D; d += 32)
         own.sides[1][d] = to_value[d] = Cached<1>::put(v[d]);
-    }
 }
 
 /* What is known of the queries; a lane's are of row lane / 4. */
@@ -115,6 +107,68 @@ __device__ void put_own(unsigned char *side, const __half *own, int at) {
     __syncthreads();
 }
 
+/* A token's row to where a product with it wants it, by the block that ends last of its heads'. */
+template <bool WGMMA>
+__device__ void convert_row(float4 *wide, const mln_cuda_attention &p, int token) {
+    __shared__ float mosts[kWarps];
+    int columns = p.heads * D, quads = columns / 4;
+    const float4 *x = reinterpret_cast<const float4 *>(p.attended + (int64_t)token * columns);
+    float most = 0.0f;
+    for (int i = threadIdx.x; i < quads; i += kThreads) {
+        float4 v = __ldcg(x + i);
+        most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+        wide[i] = v;
+    }
+    most = warp_most(most);
+    if (threadIdx.x % 32 == 0)
+        mosts[threadIdx.x / 32] = most;
+    __syncthreads();
+    for (int w = 0; w < kWarps; w++)
+        most = fmaxf(most, mosts[w]);
+    float up, down;
+    powers_for(most, &up, &down);
+    Fragments<WGMMA> fragments(p.fragments, token, columns / MLN_UNIT_COLUMNS);
+    for (int i = threadIdx.x; i < quads; i += kThreads) {
+        float4 v = wide[i];
+        fragments.put(4 * i, as_word(__floats2half2_rn(v.x * up, v.y * up)),
+                      as_word(__floats2half2_rn(v.z * up, v.w * up)));
+    }
+    if (threadIdx.x == 0)
+        p.factors[token] = down;
+}
+
+__device__ void convert_if_last(float4 *wide, const mln_cuda_attention &p, int token) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int32_t *done = p.done + token * p.kv_heads;
+        last = atomicAdd(done, 1) == p.kv_heads - 1;
+        if (last)
+            *done = 0; /* ready for the next layer */
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    __threadfence();
+    if (p.form == MLN_CUDA_FORM_WGMMA)
+        convert_row<true>(wide, p, token);
+    else
+        convert_row<false>(wide, p, token);
+}
+
+__device__ void put_out(const Line &line, const mln_cuda_attention &p, int token, int head) {
+    int lane = threadIdx.x % 32, group = p.heads / p.kv_heads;
+    if (lane / 4 >= group)
+        return;
+    float *to = p.attended + ((int64_t)token * p.heads + head * group + lane / 4) * D +
+                (int)threadIdx.x / 32 * kTiles * 8 + 2 * (lane % 4);
+#pragma unroll
+    for (int n = 0; n < kTiles; n++)
+        *reinterpret_cast<float2 *>(to + 8 * n) =
+            make_float2(line.out[n][0] / line.seen.sum, line.out[n][1] / line.seen.sum);
+}
+
 /* grid [kv_heads, tokens] */
 __global__ void __launch_bounds__(kThreads, kBlocks) singles_kernel(mln_cuda_attention p) {
     extern __shared__ __align__(16) unsigned char shared[];
@@ -162,14 +216,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) singles_kernel(mln_cuda_att
             put_own(shared + values, own.sides[1], at);
         add_values(line, a, base + values, before, now);
     }
-    if (lane / 4 >= group)
-        return;
-    float *to = p.attended + ((int64_t)token * p.heads + head * group + lane / 4) * D +
-                (int)threadIdx.x / 32 * kTiles * 8 + 2 * (lane % 4);
-#pragma unroll
-    for (int n = 0; n < kTiles; n++)
-        *reinterpret_cast<float2 *>(to + 8 * n) =
-            make_float2(line.out[n][0] / line.seen.sum, line.out[n][1] / line.seen.sum);
+    put_out(line, p, token, head);
+    if (p.form != MLN_CUDA_FORM_NONE) /* the copies have ended: their room is free */
+        convert_if_last(reinterpret_cast<float4 *>(shared), p, token);
 }
 
 constexpr int kLeastBlocks = 200; /* fewer leave an H100 idle: other kernels cut work finer */
@@ -180,7 +229,8 @@ constexpr int kLongSplits = 64, kManyBlocks = 1000;
 extern "C" int mln_cuda_attends_singles(int half_cache, int32_t head_dim, int32_t heads,
                                         int32_t kv_heads, int32_t tokens, int32_t splits) {
     int64_t blocks = (int64_t)tokens * kv_heads;
-    if (!mln_cuda_attends_in_tiles(half_cache, head_dim) || heads > kHeads * kv_heads)
+    bool row_fits = heads * D * (int)sizeof(float) <= kBytes;
+    if (!mln_cuda_attends_in_tiles(half_cache, head_dim) || heads > kHeads * kv_heads || !row_fits)
         return 0;
     /* of a few long sequences the longest would have to be waited for */
     return blocks >= kLeastBlocks && (splits <= kLongSplits || blocks >= kManyBlocks);

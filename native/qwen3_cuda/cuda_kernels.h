@@ -73,6 +73,13 @@ typedef enum mln_cuda_epilogue {
     MLN_CUDA_ARGMAX /* best[t, block] = the largest y of the block and its row */
 } mln_cuda_epilogue;
 
+/* How activations of several tokens lie in `fragments`. */
+typedef enum mln_cuda_form {
+    MLN_CUDA_FORM_NONE, /* they are read as they are */
+    MLN_CUDA_FORM_MMA,
+    MLN_CUDA_FORM_WGMMA
+} mln_cuda_form;
+
 /* The largest logit so far, the lowest id among equals. */
 typedef struct mln_cuda_best {
     float value;
@@ -93,7 +100,8 @@ typedef struct mln_cuda_linear {
     int32_t tokens;
     int32_t epilogue;
     float eps;
-    int32_t wait; /* a programmatic dependency: begins before the kernel before it has ended */
+    int32_t converted; /* fragments and factors of x are there already */
+    int32_t wait;      /* a programmatic dependency: begins before the kernel before it has ended */
 } mln_cuda_linear;
 
 typedef struct mln_cuda_attention {
@@ -113,6 +121,9 @@ typedef struct mln_cuda_attention {
     int32_t early;      /* may begin before the kernel before it has ended */
     int32_t in_rows;    /* all splits of a query at once: attends_rows() */
     int32_t singles;    /* likewise, of one token each: attends_singles() */
+    int32_t form;       /* of singles: a mln_cuda_form; what is attended is put there as well, */
+    unsigned char *fragments; /* for a product with it */
+    float *factors;
     int32_t own; /* each row is its sequence's only one: keys are prepared as they are needed */
 } mln_cuda_attention;
 
@@ -141,6 +152,8 @@ cudaError_t mln_cuda_wgmma_check(uint32_t seed, int32_t blocks, int32_t *differe
                                  cudaStream_t stream);
 cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream);
 cudaError_t mln_cuda_prepare_tiles(void);
+/* The mln_cuda_form that linear() wants. */
+int mln_cuda_fragment_form(const mln_cuda_matrix *weight, int32_t tokens);
 /* Bytes of `fragments` for rows of so many columns. */
 int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens);
 

@@ -46,11 +46,15 @@ static cudaError_t project_qkv(myelin_plugin_context *c, const mln_cuda_layer *l
     return error;
 }
 
-/* residual += weight * x, over all devices that have a part of the weight's columns. */
+/*
+ * residual += weight * x, over all devices that have a part of the weight's columns. With
+ * `converted` x is where several tokens' activations are read.
+ */
 static cudaError_t add_to_residual(myelin_plugin_context *c, const mln_cuda_matrix *weight,
-                                   const float *x, int32_t tokens) {
+                                   const float *x, int32_t tokens, bool converted) {
     mln_cuda_linear linear =
         describe(c, weight, x, c->residual, c->model->config.hidden_size, tokens);
+    linear.converted = converted;
     if (!c->model->link) {
         linear.epilogue = MLN_CUDA_ADD;
         return mln_cuda_linear_launch(&linear, c->stream);
@@ -114,9 +118,12 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .half_cache = c->model->half_cache,
                                     .pieces = c->pieces,
                                     .num_pieces = mode == ATTEND_PIECES ? c->num_pieces : 0,
-                                    .early = own && c->model->early,
+                                    .early = (own || mode == ATTEND_PIECES) && c->model->early,
                                     .in_rows = mode == ATTEND_ROWS,
                                     .singles = mode == ATTEND_SINGLES,
+                                    .form = mln_cuda_fragment_form(&layer->o_proj, count),
+                                    .fragments = c->fragments,
+                                    .factors = c->factors,
                                     .own = own};
     return boundary(c, mln_cuda_attend_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
 }
@@ -138,7 +145,8 @@ static cudaError_t prepare(myelin_plugin_context *c, const mln_cuda_layer *layer
                                     .kv_heads = config->num_key_value_heads,
                                     .head_dim = config->head_dim,
                                     .tokens = tokens,
-                                    .half_cache = c->model->half_cache};
+                                    .half_cache = c->model->half_cache,
+                                    .early = c->model->early};
     return boundary(c, mln_cuda_prepare_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
 }
 
@@ -157,7 +165,9 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
     }
     if (error != cudaSuccess)
         return error;
-    return boundary(c, add_to_residual(c, &layer->o_proj, c->attended, tokens),
+    bool converted = mode == ATTEND_SINGLES &&
+                     mln_cuda_fragment_form(&layer->o_proj, tokens) != MLN_CUDA_FORM_NONE;
+    return boundary(c, add_to_residual(c, &layer->o_proj, c->attended, tokens, converted),
                     MYELIN_FUSION_LAYER);
 }
 
@@ -185,7 +195,7 @@ static cudaError_t mlp_block(myelin_plugin_context *c, int32_t index, int32_t to
     cudaError_t error = project_gated(c, layer, tokens);
     if (error != cudaSuccess)
         return error;
-    return boundary(c, add_to_residual(c, &layer->down_proj, c->gated, tokens),
+    return boundary(c, add_to_residual(c, &layer->down_proj, c->gated, tokens, false),
                     MYELIN_FUSION_GREEDY);
 }
 

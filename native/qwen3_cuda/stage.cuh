@@ -110,6 +110,34 @@ __device__ inline float stage_row(float4 *wide, const float4 *norm, int columns,
     return norm ? down * (1.0f / sqrtf(squares / (float)columns + eps)) : down;
 }
 
+/* Where a token's row lies among those of others: as tiles.h has it, or for warp groups. */
+template <bool WGMMA> struct Fragments {
+    unsigned char *to;
+    int column, stride;
+
+    __device__ Fragments(unsigned char *fragments, int token, int units)
+        : to(fragments + (int64_t)(token / MLN_TOKEN_TILE) * units * MLN_TOKEN_UNIT_BYTES),
+          column(token % MLN_TOKEN_TILE), stride(MLN_TOKEN_UNIT_BYTES) {
+        if (WGMMA) {
+            to = fragments + mln_wgmma_units(token, units) +
+                 token % MLN_WGMMA_TOKENS / MLN_TOKEN_TILE * MLN_TOKEN_UNIT_BYTES;
+            stride = MLN_TOKEN_UNIT_BYTES * (MLN_WGMMA_TOKENS / MLN_TOKEN_TILE);
+        }
+    }
+
+    /* Columns k to k + 3. */
+    __device__ void put(int k, uint32_t a, uint32_t b) const {
+        unsigned char *unit = to + k / MLN_UNIT_COLUMNS * stride;
+        int c = k % MLN_UNIT_COLUMNS;
+        if (WGMMA) {
+            *reinterpret_cast<uint2 *>(unit + mln_wgmma_offset(column, c)) = make_uint2(a, b);
+            return;
+        }
+        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
+        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
+    }
+};
+
 /* A single row's quad to where the tensor cores read it. */
 __device__ inline void put_single(unsigned char *packed, int k, uint32_t a, uint32_t b) {
     unsigned char *unit = packed + (unsigned)k / MLN_UNIT_COLUMNS * 128;

@@ -39,26 +39,10 @@ __global__ void __launch_bounds__(kThreads) convert_kernel(mln_cuda_linear p) {
     stage_norm(wide, p.norm, columns, quads);
     dependency_wait();
     int64_t row = p.order ? p.order[token] : token;
-    unsigned char *to =
-        p.fragments + (int64_t)(token / MLN_TOKEN_TILE) * units * MLN_TOKEN_UNIT_BYTES;
-    int column = token % MLN_TOKEN_TILE, stride = MLN_TOKEN_UNIT_BYTES;
-    if (WGMMA) {
-        to = p.fragments + mln_wgmma_units(token, units) +
-             token % MLN_WGMMA_TOKENS / MLN_TOKEN_TILE * MLN_TOKEN_UNIT_BYTES;
-        stride = MLN_TOKEN_UNIT_BYTES * (MLN_WGMMA_TOKENS / MLN_TOKEN_TILE);
-    }
+    Fragments<WGMMA> fragments(p.fragments, token, units);
     const float *x = p.x + row * p.x_stride;
     auto load = [&](float4(&v)[kStageBatch], int base) { load_quads(v, x, base, columns, quads); };
-    auto put = [&](int k, uint32_t a, uint32_t b) {
-        unsigned char *unit = to + k / kUnit * stride;
-        int c = k % kUnit;
-        if (WGMMA) {
-            *reinterpret_cast<uint2 *>(unit + mln_wgmma_offset(column, c)) = make_uint2(a, b);
-            return;
-        }
-        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
-        *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
-    };
+    auto put = [&](int k, uint32_t a, uint32_t b) { fragments.put(k, a, b); };
     float factor =
         stage_row(wide, p.norm ? wide : nullptr, columns, quads, p.eps, load, put, BlockSync());
     if (threadIdx.x == 0)
@@ -615,9 +599,11 @@ template <int CODE> struct Kernels {
         if (p.tokens == 1)
             return run_one(p, stream);
         size_t wide = (size_t)p.weight.units * kUnit * sizeof(float);
-        bool groups = p.weight.wgmma && p.tokens > kFew;
-        cudaError_t error = launch_grid(groups ? convert_kernel<true> : convert_kernel<false>,
-                                        dim3((unsigned)p.tokens), wide, p, stream);
+        bool groups = mln_cuda_fragment_form(&p.weight, p.tokens) == MLN_CUDA_FORM_WGMMA;
+        cudaError_t error = cudaSuccess;
+        if (!p.converted)
+            error = launch_grid(groups ? convert_kernel<true> : convert_kernel<false>,
+                                dim3((unsigned)p.tokens), wide, p, stream);
         if (error != cudaSuccess)
             return error;
         if (groups)
@@ -644,6 +630,12 @@ extern "C" int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
     static_assert(kTokens == MLN_WGMMA_TOKENS, "one size serves both forms");
     return (int64_t)(tokens + kTokens - 1) / kTokens * (kTokens / MLN_TOKEN_TILE) *
            ((columns + kUnit - 1) / kUnit) * MLN_TOKEN_UNIT_BYTES;
+}
+
+extern "C" int mln_cuda_fragment_form(const mln_cuda_matrix *weight, int32_t tokens) {
+    if (weight->tile_code == MLN_TILE_NONE || tokens == 1)
+        return MLN_CUDA_FORM_NONE;
+    return weight->wgmma && tokens > kFew ? MLN_CUDA_FORM_WGMMA : MLN_CUDA_FORM_MMA;
 }
 
 extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {

@@ -380,6 +380,10 @@ int64_t mln_cuda_fragment_bytes(int64_t columns, int32_t tokens) {
     return columns * tokens;
 }
 
+int mln_cuda_fragment_form(const mln_cuda_matrix *weight, int32_t tokens) {
+    return weight->tile_code == 0 || tokens == 1 ? MLN_CUDA_FORM_NONE : MLN_CUDA_FORM_MMA;
+}
+
 int mln_cuda_attends_in_tiles(int half_cache, int32_t head_dim) {
     (void)half_cache;
     (void)head_dim;
