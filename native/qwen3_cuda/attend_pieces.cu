@@ -51,9 +51,9 @@ __device__ void begin_lines(Lines &lines, const mln_cuda_attention &p, int2 piec
 __device__ void attend_split(Lines &lines, const unsigned char *keys, uint32_t values) {
     int lane = threadIdx.x % 32, q = lane % 4;
     float c[kSplit / 8][4], most[2] = {-INFINITY, -INFINITY};
+    score_all(c, lines.low, lines.high, keys);
 #pragma unroll
     for (int n = 0; n < kSplit / 8; n++) {
-        score(c[n], lines.low, lines.high, load_keys(keys, 8 * n));
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             bool seen = 8 * n + 2 * q + e % 2 < lines.limit[e / 2];
@@ -79,18 +79,22 @@ __device__ void attend_split(Lines &lines, const unsigned char *keys, uint32_t v
             join(lines.seen[half], most[half], sum, &before[half], &now[half]);
         lines.limit[half] -= kSplit;
     }
+    constexpr int GROUP = 4; /* of products that do not wait for each other */
 #pragma unroll
-    for (int n = 0; n < kChunks; n += 2) {
-        float sums[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
+    for (int n = 0; n < kChunks; n += GROUP) {
+        float sums[GROUP][4] = {};
 #pragma unroll
         for (int s = 0; s < 4; s++) {
-            uint32_t b[4];
-            load_values(b, values + vector_at(16 * s + lane % 16, n + lane / 16));
-            mma(sums[0], a[s], b[0], b[1]);
-            mma(sums[1], a[s], b[2], b[3]);
+            uint32_t b[GROUP / 2][4];
+#pragma unroll
+            for (int i = 0; i < GROUP / 2; i++)
+                load_values(b[i], values + vector_at(16 * s + lane % 16, n + 2 * i + lane / 16));
+#pragma unroll
+            for (int i = 0; i < GROUP; i++)
+                mma(sums[i], a[s], b[i / 2][i % 2 * 2], b[i / 2][i % 2 * 2 + 1]);
         }
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < GROUP; i++)
 #pragma unroll
             for (int e = 0; e < 4; e++)
                 lines.out[n + i][e] =

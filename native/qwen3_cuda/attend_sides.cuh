@@ -22,16 +22,15 @@ __device__ inline int vector_at(int j, int chunk) {
 /* Rows from `count` on are zeros: nothing is known of what is there. */
 template <int THREADS> __device__ void copy_side(uint32_t to, const __half *from, int count) {
     constexpr int STEP = THREADS / kChunks; /* rows between those of a thread */
-    static_assert(STEP % 8 == 0, "rows of a thread have the same swizzle");
     int first = (int)threadIdx.x / kChunks, chunk = (int)threadIdx.x % kChunks;
-    to += vector_at(first, chunk);
     const __half *vector = from + first * D + chunk * 8;
 #pragma unroll
     for (int j = 0; j < kSplit; j += STEP) {
         bool there = first + j < count;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + j * kChunks * 16),
-                     "l"(there ? vector + j * D : from), "r"(there ? 16 : 0)
-                     : "memory");
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to + vector_at(first + j, chunk)),
+            "l"(there ? vector + j * D : from), "r"(there ? 16 : 0)
+            : "memory");
     }
 }
 
@@ -44,15 +43,40 @@ __device__ inline void wait_but_one() {
     asm volatile("cp.async.wait_group 1;" ::: "memory");
 }
 
-/* Eight keys, from row `first` on, as products want them. */
-__device__ inline Row load_keys(const unsigned char *keys, int first) {
+/* Vector v of eight keys, from row `first` on, as two products want it. */
+__device__ inline uint4 load_keys(const unsigned char *keys, int first, int v) {
     int lane = threadIdx.x % 32;
-    Row key;
+    return *reinterpret_cast<const uint4 *>(keys + vector_at(first + lane / 4, 4 * v + lane % 4));
+}
+
+/*
+ * What score() gives for all keys of a split. Products that wait for each other are kept apart by
+ * those of other keys.
+ */
+__device__ inline void score_all(float (&c)[kSplit / 8][4], const Row &low, const Row &high,
+                                 const unsigned char *keys) {
+    constexpr int GROUP = 4;
 #pragma unroll
-    for (int v = 0; v < 4; v++)
-        key.v[v] =
-            *reinterpret_cast<const uint4 *>(keys + vector_at(first + lane / 4, 4 * v + lane % 4));
-    return key;
+    for (int n = 0; n < kSplit / 8; n++)
+        c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0.0f;
+#pragma unroll
+    for (int v = 0; v < 4; v++) {
+        uint32_t first[4] = {low.v[v].x, high.v[v].x, low.v[v].y, high.v[v].y};
+        uint32_t second[4] = {low.v[v].z, high.v[v].z, low.v[v].w, high.v[v].w};
+#pragma unroll
+        for (int from = 0; from < kSplit / 8; from += GROUP) {
+            uint4 key[GROUP];
+#pragma unroll
+            for (int i = 0; i < GROUP; i++)
+                key[i] = load_keys(keys, 8 * (from + i), v);
+#pragma unroll
+            for (int i = 0; i < GROUP; i++)
+                mma(c[from + i], first, key[i].x, key[i].y);
+#pragma unroll
+            for (int i = 0; i < GROUP; i++)
+                mma(c[from + i], second, key[i].z, key[i].w);
+        }
+    }
 }
 
 /* Values of 16 keys and 16 columns, as two products want them. */

@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Attention of one token each of many sequences: a block brings all keys and values of one kv head
- * to shared memory, three sides of splits at a time, and prepares the token's own. Every warp has
- * all scores and a quarter of the columns, so that nothing but copies is waited for. The sums are
- * those of attend_tiles.cu to the last bit.
+ * to shared memory, three sides of splits at a time, and prepares the token's own. Each of its two
+ * warps has all scores and half of the columns: one is not done in time, four spend more on scores
+ * than they save. The sums are those of attend_tiles.cu to the last bit.
  */
 #include <cuda_fp16.h>
 #include <math.h>
 #include <stdint.h>
 
 #include "attend_sides.cuh"
+#include "pieces.h"
 #include "stage.cuh"
 
 namespace {
 
 constexpr int kSides = 3, kBytes = kSides * kSide;
-constexpr int kThreads = 32 * kWarps, kBlocks = 4;
+constexpr int kOwnWarps = 2, kThreads = 32 * kOwnWarps, kBlocks = 4;
 constexpr int kHeads = 8; /* query heads of a kv head at most: half the rows of a product */
-constexpr int kTiles = D / 8 / kWarps; /* of eight columns, a warp's */
+constexpr int kTiles = D / 8 / kOwnWarps; /* of eight columns, a warp's */
 
 /* A kv head's query heads as products want them, and the token's own key and value. */
 struct Own {
@@ -30,9 +31,9 @@ __device__ void prepare(Own &own, const mln_cuda_attention &p, const mln_cuda_ro
                         int head) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = p.heads / p.kv_heads;
     const float *qkv = qkv_row(p, token);
-    for (int h = warp; h < group; h += kWarps)
+    for (int h = warp; h < group; h += kOwnWarps)
         PreparedHead(qkv + (head * group + h) * D, p.q_norm, p, token).put(own.queries[h]);
-    if (warp != kWarps - 1)
+    if (warp != kOwnWarps - 1)
         return;
     const float *k = qkv + (p.heads + head) * D, *v = k + p.kv_heads * D;
     int split = row.position / kSplit, at = row.position % kSplit * D;
@@ -57,17 +58,15 @@ __device__ void weigh(uint32_t a[4][4], Line &line, const unsigned char *keys, i
                       float *before, float *now) {
     int q = threadIdx.x % 4;
     const Row none = {};
-    float c[kSplit / 8][2], most = -INFINITY;
+    float c[kSplit / 8][4], most = -INFINITY;
+    score_all(c, line.low, none, keys);
 #pragma unroll
-    for (int n = 0; n < kSplit / 8; n++) {
-        float all[4];
-        score(all, line.low, none, load_keys(keys, 8 * n));
+    for (int n = 0; n < kSplit / 8; n++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            c[n][e] = 8 * n + 2 * q + e < limit ? all[e] * score_scale() : -INFINITY;
+            c[n][e] = 8 * n + 2 * q + e < limit ? c[n][e] * score_scale() : -INFINITY;
             most = fmaxf(most, c[n][e]);
         }
-    }
     most = row_max(most);
 #pragma unroll
     for (int n = 0; n < kSplit / 8; n++) {
@@ -81,18 +80,22 @@ __device__ void weigh(uint32_t a[4][4], Line &line, const unsigned char *keys, i
 __device__ void add_values(Line &line, const uint32_t a[4][4], uint32_t values, float before,
                            float now) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    constexpr int GROUP = 4; /* of products that do not wait for each other */
 #pragma unroll
-    for (int n = 0; n < kTiles; n += 2) {
-        float sums[2][4] = {{0.0f, 0.0f, 0.0f, 0.0f}, {0.0f, 0.0f, 0.0f, 0.0f}};
+    for (int n = 0; n < kTiles; n += GROUP) {
+        float sums[GROUP][4] = {};
 #pragma unroll
-        for (int s = 0; s < 4; s++) {
-            uint32_t b[4];
-            load_values(b, values + vector_at(16 * s + lane % 16, warp * kTiles + n + lane / 16));
-            mma(sums[0], a[s], b[0], b[1]);
-            mma(sums[1], a[s], b[2], b[3]);
-        }
+        for (int s = 0; s < 4; s++)
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+            for (int i = 0; i < GROUP; i += 2) {
+                uint32_t b[4];
+                load_values(
+                    b, values + vector_at(16 * s + lane % 16, warp * kTiles + n + i + lane / 16));
+                mma(sums[i], a[s], b[0], b[1]);
+                mma(sums[i + 1], a[s], b[2], b[3]);
+            }
+#pragma unroll
+        for (int i = 0; i < GROUP; i++)
 #pragma unroll
             for (int e = 0; e < 2; e++)
                 line.out[n + i][e] = fmaf(sums[i][e], now, line.out[n + i][e] * before);
@@ -110,7 +113,7 @@ __device__ void put_own(unsigned char *side, const __half *own, int at) {
 /* A token's row to where a product with it wants it, by the block that ends last of its heads'. */
 template <bool WGMMA>
 __device__ void convert_row(float4 *wide, const mln_cuda_attention &p, int token) {
-    __shared__ float mosts[kWarps];
+    __shared__ float mosts[kOwnWarps];
     int columns = p.heads * D, quads = columns / 4;
     const float4 *x = reinterpret_cast<const float4 *>(p.attended + (int64_t)token * columns);
     float most = 0.0f;
@@ -123,7 +126,7 @@ __device__ void convert_row(float4 *wide, const mln_cuda_attention &p, int token
     if (threadIdx.x % 32 == 0)
         mosts[threadIdx.x / 32] = most;
     __syncthreads();
-    for (int w = 0; w < kWarps; w++)
+    for (int w = 0; w < kOwnWarps; w++)
         most = fmaxf(most, mosts[w]);
     float up, down;
     powers_for(most, &up, &down);
@@ -221,19 +224,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) singles_kernel(mln_cuda_att
         convert_if_last(reinterpret_cast<float4 *>(shared), p, token);
 }
 
-constexpr int kLeastBlocks = 200; /* fewer leave an H100 idle: other kernels cut work finer */
-constexpr int kLongSplits = 64, kManyBlocks = 1000;
-
 } // namespace
 
 extern "C" int mln_cuda_attends_singles(int half_cache, int32_t head_dim, int32_t heads,
                                         int32_t kv_heads, int32_t tokens, int32_t splits) {
-    int64_t blocks = (int64_t)tokens * kv_heads;
     bool row_fits = heads * D * (int)sizeof(float) <= kBytes;
     if (!mln_cuda_attends_in_tiles(half_cache, head_dim) || heads > kHeads * kv_heads || !row_fits)
         return 0;
-    /* of a few long sequences the longest would have to be waited for */
-    return blocks >= kLeastBlocks && (splits <= kLongSplits || blocks >= kManyBlocks);
+    return mln_pieces_suffice(kv_heads, tokens, tokens, splits);
 }
 
 extern "C" cudaError_t mln_cuda_prepare_singles(void) {

@@ -246,9 +246,8 @@ int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_native_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(chunks_of_dense),
-                                       cmocka_unit_test(chunks_of_4_bits),
-                                       cmocka_unit_test(long_contexts), cmocka_unit_test(greedy),
-                                       cmocka_unit_test(steps_of_many)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chunks_of_dense), cmocka_unit_test(chunks_of_4_bits),
+        cmocka_unit_test(long_contexts), cmocka_unit_test(greedy), cmocka_unit_test(steps_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
