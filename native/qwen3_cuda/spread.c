@@ -11,7 +11,7 @@
 
 enum { DIRECT_TOKENS = 32 }; /* tokens of a call whose parts go straight to other devices */
 enum { MAX_STEPS = 64 };     /* tokens of a call for one device */
-enum { STEP_TOKENS = 1024 }; /* of a prompt that fill a device */
+enum { STEP_TOKENS = 2048 }; /* of a prompt that fill a device */
 
 /* A context's: T = max_tokens. */
 struct mln_cuda_ranks {
