@@ -20,8 +20,11 @@ enum {
     PACKING_LEAST = 128 << 20, /* bytes of weights that caches do not hold */
 };
 
-/* How many times as fast packed panels are to be at least if nothing else is asked for. */
-#define PACKING_GAIN 1.10
+/*
+ * How many times as fast packed panels are to be at least if nothing else is asked for: prompts
+ * lose up to 15% with them.
+ */
+#define PACKING_GAIN 1.20
 
 /* One matrix to be read. */
 typedef struct plan_matrix {

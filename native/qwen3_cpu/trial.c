@@ -5,6 +5,7 @@
  * three, and on the neighbours a machine has, so it is measured. Panels are put out of the caches
  * before each pass: a few megabytes show then what reading all weights costs.
  */
+#include <math.h>
 #include <stdlib.h>
 
 #if defined(__x86_64__)
@@ -100,12 +101,12 @@ static int compare(const void *a, const void *b) {
  * memory moves either, but seldom both to the same side.
  */
 static double gain_of(const trial *t) {
-    double ratios[ROUNDS], best[2];
+    double ratios[ROUNDS], best[2] = {INFINITY, INFINITY};
     for (int i = 0; i < ROUNDS; i++) {
         double dense = (double)t->taken_ns[0][i] + 1, packed = (double)t->taken_ns[1][i] + 1;
         ratios[i] = dense / packed;
-        best[0] = i == 0 || dense < best[0] ? dense : best[0];
-        best[1] = i == 0 || packed < best[1] ? packed : best[1];
+        best[0] = dense < best[0] ? dense : best[0];
+        best[1] = packed < best[1] ? packed : best[1];
     }
     qsort(ratios, ROUNDS, sizeof *ratios, compare);
     double median = ratios[ROUNDS / 2], least = best[0] / best[1];

@@ -114,19 +114,18 @@ static int32_t widest_units(const mln_cuda_persist *p) {
 static bool cut_shared(mln_cuda_persist *p, int32_t room) {
     int32_t units = widest_units(p), columns = MLN_UNIT_COLUMNS;
     int32_t hidden = (p->hidden + columns - 1) / columns * columns;
-    int32_t wide = units * columns * (int32_t)sizeof(float), packed = units * 128;
+    int32_t row = units * columns * (int32_t)sizeof(float); /* binary16 takes the floats' place */
     int32_t norm = hidden * (int32_t)sizeof(float);
     int32_t layers = (p->num_layers + 1) * (int32_t)sizeof(mln_persist_layer);
     int32_t slot =
         MLN_TILE_SPLITS * mln_persist_slot_units(p->tile_code) * mln_unit_bytes(p->tile_code);
-    int64_t rest = (int64_t)room - wide - packed - 2 * norm - layers;
+    int64_t rest = (int64_t)room - row - 2 * norm - layers;
     if (rest < 2 * slot)
         return false;
     p->slots = (int32_t)(rest / slot);
     p->slots = p->slots < MLN_PERSIST_SLOTS ? p->slots : MLN_PERSIST_SLOTS;
-    p->at_wide = p->slots * slot;
-    p->at_packed = p->at_wide + wide;
-    p->at_norm = p->at_packed + packed;
+    p->at_row = p->slots * slot;
+    p->at_norm = p->at_row + row;
     p->at_embedded = p->at_norm + norm;
     p->at_layers = p->at_embedded + norm;
     p->shared_bytes = p->at_layers + layers;

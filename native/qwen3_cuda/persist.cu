@@ -29,6 +29,8 @@ constexpr int kThreads = kProductThreads + kAttendThreads + 32;
 #ifdef MLN_PERSISTS
 
 constexpr int kGroup = MLN_PERSIST_GROUP; /* heads: the other eight rows are zeros */
+constexpr int kRowUnit =
+    256; /* bytes of a unit of the row: floats, then half as many of binary16 */
 constexpr int kParts = MLN_TILE_SPLITS, kTogether = MLN_PERSIST_TOGETHER;
 static_assert(kProductThreads == 32 * kParts, "a warp a part");
 typedef SomeSync<1, kProductThreads> ProductSync;
@@ -172,8 +174,8 @@ __device__ void add_units(float (&c)[T][4], const unsigned char *slot, int at_on
             w[t].template load<PlainLoad>(slot + (t * at_once + u) * Unit<CODE>::BYTES, lane);
         uint4 b[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
         if (lane < 4) { /* column 0 of 8: the others are zeros */
-            b[0] = *reinterpret_cast<const uint4 *>(x + u * 128 + lane * 16);
-            b[1] = *reinterpret_cast<const uint4 *>(x + u * 128 + 64 + lane * 16);
+            b[0] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + lane * 16);
+            b[1] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + 64 + lane * 16);
         }
 #pragma unroll
         for (int step = 0; step < 4; step++)
@@ -308,15 +310,21 @@ template <int CODE> struct Products {
     /* A product's activations to shared memory; what its sums are multiplied by. */
     __device__ float stage(const mln_persist_product &product, const Passage &way) {
         int quads = product.units * (MLN_UNIT_COLUMNS / 4), live = product.columns / 4;
-        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_wide);
-        unsigned char *packed = shared + p.at_packed;
+        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_row);
         auto load = [&](float4(&v)[kStageBatch], int base) {
             if (way.embedded && way.norm)
                 take_embedded(v, base, live);
             else
                 take_quads(v, base, live, way.from, way.from_tag);
         };
-        auto put = [&](int k, uint32_t a, uint32_t b) { put_single(packed, k, a, b); };
+        auto put = [&](int k, uint32_t a, uint32_t b) {
+            /* a warp has whole units, and has read them */
+            __syncwarp((k / 4 | 31) < quads ? ~0u : 0xffffu);
+            unsigned char *to = shared + p.at_row + k / MLN_UNIT_COLUMNS * kRowUnit +
+                                mln_single_offset(k % MLN_UNIT_COLUMNS);
+            *reinterpret_cast<uint32_t *>(to) = a;
+            *reinterpret_cast<uint32_t *>(to + 16) = b;
+        };
         if (way.norm)
             asm volatile("cp.async.wait_all;" ::: "memory");
         return stage_row(wide, way.norm ? norm_at() : nullptr, product.columns, quads, p.eps, load,
@@ -335,7 +343,8 @@ template <int CODE> struct Products {
         for (int unit = begin; unit < end; unit += product.at_once) {
             ring.await_full();
             add_units<CODE, T>(c, slots + ring.slot * Slot<CODE>::BYTES, product.at_once,
-                               min(product.at_once, end - unit), shared + p.at_packed + unit * 128);
+                               min(product.at_once, end - unit),
+                               shared + p.at_row + unit * kRowUnit);
             __syncwarp();
             if (lane == 0)
                 arrive(ring.empty + 8 * ring.slot);

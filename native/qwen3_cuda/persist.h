@@ -69,7 +69,7 @@ typedef struct mln_cuda_persist {
     int32_t steps;
     int32_t tile_code, blocks;
     int32_t slots; /* of a warp's ring */
-    int32_t at_wide, at_packed, at_norm, at_embedded, at_layers, shared_bytes;
+    int32_t at_row, at_norm, at_embedded, at_layers, shared_bytes;
 } mln_cuda_persist;
 
 #ifdef __cplusplus
