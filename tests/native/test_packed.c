@@ -21,7 +21,9 @@ static const myelin_plugin *tested;
 /* A bfloat16 number times 2^by, where that is one. */
 static uint16_t scaled(uint16_t bits, int by) {
     int exponent = (bits >> 7 & 255) + by;
-    return exponent > 0 && exponent < 255 ? (uint16_t)((bits & 0x807f) | exponent << 7) : bits;
+    if (exponent <= 0 || exponent >= 255)
+        return bits;
+    return (uint16_t)((bits & 0x807f) | exponent << 7);
 }
 
 static uint16_t planted(uint16_t bits, int64_t row, uint32_t chance) {
