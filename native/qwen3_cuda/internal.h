@@ -129,6 +129,8 @@ myelin_status mln_cuda_allocated(const myelin_plugin_model *model, cudaError_t c
                                  const char *what, myelin_error_buffer *error);
 /* From now on the model's calls fail. */
 void mln_cuda_give_up(const myelin_plugin_model *model, cudaError_t code);
+/* link.c: whether the device never ended what it was given, so that nothing there can be freed. */
+bool mln_cuda_is_stuck(const myelin_plugin_model *model);
 /* Whether an earlier call has ended all, without asking the device; and as a status. */
 bool mln_cuda_is_lost(const myelin_plugin_model *model);
 myelin_status mln_cuda_alive(const myelin_plugin_model *model, myelin_error_buffer *error);

@@ -10,6 +10,7 @@ enum { NCCL_INT8 = 0, NCCL_FLOAT32 = 7 };
 
 /* Looks at the device: at once, a few times, then with pauses. */
 enum { EAGER_LOOKS = 200, PAUSE_NS = 20000 };
+enum { END_SECONDS = 5 }; /* that a device has to end what was given up */
 
 static cudaError_t gather(mln_cuda_link *link, void *values, size_t count, size_t size, int type,
                           cudaStream_t stream) {
@@ -43,7 +44,7 @@ void mln_cuda_link_lose(mln_cuda_link *link) {
 /* NCCL stops its kernels at once, but waits for graphs that have some: until contexts are freed. */
 static void *abort_comm(void *argument) {
     mln_cuda_link *link = argument;
-    link->nccl->abort(link->aborted);
+    link->nccl->abort(link->aborted); /* link may be gone when this returns */
     return NULL;
 }
 
@@ -61,10 +62,16 @@ void mln_cuda_link_close(mln_cuda_link *link) {
     if (link->comm)
         link->nccl->destroy(link->comm);
     link->comm = NULL;
-    if (link->aborting)
-        pthread_join(link->thread, NULL);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += END_SECONDS;
+    if (link->aborting && pthread_timedjoin_np(link->thread, NULL, &until) != 0) {
+        pthread_detach(link->thread);
+        link->stuck = true;
+    }
     link->aborting = false;
-    cudaFreeHost(link->stop);
+    if (!link->stuck)
+        cudaFreeHost(link->stop);
     link->stop = NULL;
 }
 
@@ -125,6 +132,27 @@ cudaError_t mln_cuda_link_meet(mln_cuda_link *link) {
     return cudaSuccess;
 }
 
+cudaError_t mln_cuda_link_drain(mln_cuda_link *link, cudaStream_t stream) {
+    struct timespec since, now;
+    if (link->stuck)
+        return cudaErrorLaunchTimeout;
+    mln_cuda_link_give_up(link);
+    clock_gettime(CLOCK_MONOTONIC, &since);
+    do {
+        cudaError_t code = cudaStreamQuery(stream);
+        if (code != cudaErrorNotReady)
+            return code == cudaSuccess ? cudaErrorUnknown : code;
+        wait_a_little(EAGER_LOOKS);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec - since.tv_sec <= END_SECONDS);
+    link->stuck = true;
+    return cudaErrorLaunchTimeout;
+}
+
+bool mln_cuda_is_stuck(const myelin_plugin_model *model) {
+    return model->link && model->link->stuck;
+}
+
 cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream) {
     for (int looks = 0;; looks += looks < EAGER_LOOKS) {
         cudaError_t code = cudaStreamQuery(stream);
@@ -132,11 +160,8 @@ cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream) {
             return cudaErrorUnknown; /* what it would have received is not there */
         if (code != cudaErrorNotReady)
             return code;
-        if (atomic_load(link->lost) != 0) {
-            mln_cuda_link_give_up(link);
-            code = cudaStreamSynchronize(stream);
-            return code == cudaSuccess ? cudaErrorUnknown : code;
-        }
+        if (atomic_load(link->lost) != 0)
+            return mln_cuda_link_drain(link, stream);
         wait_a_little(looks);
     }
 }

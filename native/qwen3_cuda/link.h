@@ -48,6 +48,7 @@ typedef struct mln_cuda_link {
     void *aborted; /* the former comm */
     bool aborting; /* by this thread */
     pthread_t thread;
+    bool stuck; /* the device did not end even so: its memory is left to the process's end */
 } mln_cuda_link;
 
 /* nccl.c: opens the library where the dynamic linker finds it; it is never closed. */
@@ -61,6 +62,8 @@ cudaError_t mln_cuda_gather_floats(mln_cuda_link *link, float *values, size_t co
 
 /* Waits for the stream, but not for ranks that are lost: then gives up the connection. */
 cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream);
+/* Gives up the connection and waits, for some seconds at most, until the device is done. */
+cudaError_t mln_cuda_link_drain(mln_cuda_link *link, cudaStream_t stream);
 /* Sets `direct` as far as this device is concerned, and finds `stop`. */
 cudaError_t mln_cuda_link_open_peers(mln_cuda_link *link);
 

@@ -699,13 +699,16 @@ myelin_status mln_cuda_load(const myelin_model_description *description, const m
 void mln_cuda_free_model(myelin_plugin_model *model) {
     if (!model)
         return;
+    bool stuck = mln_cuda_is_stuck(model);
     while (model->spares) {
         mln_cuda_spare *spare = model->spares;
         model->spares = spare->next;
-        cudaFree(spare->memory);
+        if (!stuck)
+            cudaFree(spare->memory);
         free(spare);
     }
-    cudaFree(model->arena);
+    if (!stuck)
+        cudaFree(model->arena);
     free(model->layers);
     free(model);
 }

@@ -96,19 +96,24 @@ static size_t graph_slots(const myelin_plugin_context *c) {
     return 3 * ((size_t)c->max_tokens + 1) * MLN_CUDA_BUCKETS;
 }
 
-static void free_context(myelin_plugin_context *c) {
-    if (!c)
-        return;
+static void free_on_device(myelin_plugin_context *c) {
     for (size_t i = 0; c->graphs && i < graph_slots(c); i++)
         if (c->graphs[i])
             cudaGraphExecDestroy(c->graphs[i]);
-    free(c->graphs);
     if (c->stream)
         cudaStreamDestroy(c->stream);
     cudaFree(c->arena);
     cudaFreeHost(c->host_rows);
     cudaFreeHost(c->host_pieces);
     cudaFreeHost(c->host_ids);
+}
+
+static void free_context(myelin_plugin_context *c) {
+    if (!c)
+        return;
+    if (!mln_cuda_is_stuck(c->model))
+        free_on_device(c);
+    free(c->graphs);
     free(c);
 }
 

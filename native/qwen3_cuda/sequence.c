@@ -73,9 +73,11 @@ myelin_status mln_cuda_create_sequence(const myelin_plugin_model *model, int32_t
 void mln_cuda_free_sequence(myelin_plugin_sequence *sequence) {
     if (!sequence)
         return;
-    if (!sequence->device_pages)
+    bool stuck = mln_cuda_is_stuck(sequence->model);
+    if (!sequence->device_pages && !stuck)
         cudaFree(sequence->cache);
-    cudaFree(sequence->device_pages);
+    if (!stuck)
+        cudaFree(sequence->device_pages);
     free(sequence);
 }
 
@@ -117,7 +119,8 @@ myelin_status mln_cuda_create_pool(const myelin_plugin_model *model, int32_t num
 void mln_cuda_free_pool(myelin_plugin_pool *pool) {
     if (!pool)
         return;
-    cudaFree(pool->cache);
+    if (!mln_cuda_is_stuck(pool->model))
+        cudaFree(pool->cache);
     free(pool);
 }
 

@@ -225,7 +225,7 @@ static myelin_status free_rank_context(void *argument, int32_t rank, myelin_erro
     context_job *job = argument;
     myelin_plugin_context *context = job->ranks->contexts[rank];
     (void)error;
-    if (context) {
+    if (context && !mln_cuda_is_stuck(context->model)) {
         cudaFree(context->gathered);
         cudaFree(context->direct.memory);
     }
@@ -314,8 +314,9 @@ typedef struct compute_job {
 static myelin_status give_up_if_failed(const compute_job *job, int32_t rank, myelin_status status) {
     if (status == MYELIN_OK || status == MYELIN_ERROR_ARGUMENT)
         return status;
-    mln_group_give_up(job->context->model->group, rank);
-    cudaStreamSynchronize(job->context->ranks->contexts[rank]->stream);
+    mln_cuda_group *group = job->context->model->group;
+    mln_group_give_up(group, rank);
+    mln_cuda_link_drain(&group->links[rank], job->context->ranks->contexts[rank]->stream);
     return status;
 }
 

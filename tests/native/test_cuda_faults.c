@@ -336,6 +336,34 @@ static void one_of_several_fails(void **state) {
         }
 }
 
+/* Devices that do not even end what they are told to give up: calls return all the same. */
+static void nobody_waits_for_ever(void **state) {
+    (void)state;
+    world w = {0};
+    tally t = {0};
+    int32_t id = 1, out[STEPS];
+    if (is_sanitized())
+        skip(); /* what cannot be freed is leaked */
+    reset();
+    assert_int_equal(load(&w), MYELIN_OK);
+    make(&w, &t);
+    assert_int_equal(t.failed, 0);
+    fake.stuck = true;
+    fake.code = cudaErrorIllegalAddress;
+    fake.failing = fake.calls + 20;
+    assert_int_equal(plugin->decode_greedy(w.context, &w.plain, &id, 1, STEPS, out, &error),
+                     MYELIN_ERROR_DEVICE);
+    assert_non_null(fake.failed);
+    assert_int_equal(plugin->decode_greedy(w.context, &w.plain, &id, 1, STEPS, out, &error),
+                     MYELIN_ERROR_DEVICE);
+    assert_int_equal(plugin->sequence_length(w.plain), 0);
+    plugin->free_sequence(w.plain);
+    plugin->free_sequence(w.paged);
+    plugin->free_pool(w.pool);
+    plugin->free_context(w.context);
+    mln_model_free(w.model);
+}
+
 static void too_few_devices_are_said(void **state) {
     (void)state;
     world w = {0};
@@ -355,9 +383,9 @@ int main(int argc, char **argv) {
     (void)argv;
     if (argc > 1) {
         devices = 2;
-        const struct CMUnitTest several[] = {cmocka_unit_test(all_is_well),
-                                             cmocka_unit_test(one_of_several_fails),
-                                             cmocka_unit_test(too_few_devices_are_said)};
+        const struct CMUnitTest several[] = {
+            cmocka_unit_test(all_is_well), cmocka_unit_test(one_of_several_fails),
+            cmocka_unit_test(nobody_waits_for_ever), cmocka_unit_test(too_few_devices_are_said)};
         return cmocka_run_group_tests(several, open_checkpoint, close_checkpoint);
     }
     const struct CMUnitTest tests[] = {

@@ -61,6 +61,14 @@ static cudaError_t call(const char *name) {
     return fails ? fake.code : cudaSuccess;
 }
 
+/* Whether the device never ends what it was given, since a call has failed. */
+static bool is_stuck(void) {
+    pthread_mutex_lock(&lock);
+    bool stuck = fake.stuck && fake.failed;
+    pthread_mutex_unlock(&lock);
+    return stuck;
+}
+
 /* What frees does so even when it says that the device is gone. */
 static cudaError_t freeing(void) {
     pthread_mutex_lock(&lock);
@@ -167,6 +175,8 @@ cudaError_t cudaMalloc(void **to, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *memory) {
+    if (is_stuck())
+        abort(); /* it would wait */
     if (memory) {
         block *b = (block *)memory - 1;
         if (b->mark != MARK)
@@ -185,6 +195,8 @@ cudaError_t cudaMallocHost(void **to, size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void *memory) {
+    if (is_stuck())
+        abort(); /* it would wait */
     unmake(memory);
     return freeing();
 }
@@ -251,14 +263,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    if (stream && stream->recorded)
+    if ((stream && stream->recorded) || is_stuck())
         abort();
     return call(__func__);
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     (void)stream;
-    return freeing(); /* asked after a failure */
+    return is_stuck() ? cudaErrorNotReady : freeing(); /* asked after a failure */
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {

@@ -24,6 +24,7 @@ typedef struct fake_device {
     size_t available; /* bytes of memory */
     bool stays;       /* one sequence is decoded by the kernel that stays for a chunk, */
     bool silent;      /* a block of which is never heard of */
+    bool stuck;       /* what a device was given never ends once a call has failed */
     int64_t live;     /* allocations, streams, events, graphs and links that are not freed yet */
 } fake_device;
 
