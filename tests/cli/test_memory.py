@@ -74,12 +74,15 @@ class Memory(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             weights = write_checkpoint(Path(name))
             self.assertGreater(weights, 200 << 20)
-            as_stored = self.peak(name)
+            as_stored = self.peak(name, "--pack", "none")  # else that follows from a trial
+            packed = self.peak(name, "--pack", "lossless")
             widened = self.peak(name, "--dtype", "f32")
-        print(f"weights {weights >> 20} MiB: peak {as_stored >> 20} MiB; cast to f32: "
-              f"weights {weights >> 19} MiB, peak {widened >> 20} MiB", file=sys.stderr)
+        print(f"weights {weights >> 20} MiB: peak {as_stored >> 20} MiB, packed "
+              f"{packed >> 20} MiB; cast to f32: weights {weights >> 19} MiB, peak "
+              f"{widened >> 20} MiB", file=sys.stderr)
         self.assertGreater(as_stored, weights)
         self.assertLess(as_stored, 1.05 * weights + SLACK)
+        self.assertLess(packed, 0.8 * weights + SLACK)
         self.assertLess(widened, 1.05 * 2 * weights + SLACK)
 
     def test_looking_does_not_load(self):
