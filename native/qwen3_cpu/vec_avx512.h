@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { FETCHES_FEW = 1 }; /* dense weights for a token or two: kernels.inc */
+
 typedef __m512 vf;  /* 16 floats */
 typedef __m512i vw; /* 64 raw bytes */
 
