@@ -151,10 +151,8 @@ static int64_t claim_size(const mln_cpu_matrix *m) {
 static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
     mln_share share = mln_first_share(w->member, total, claim_size(m));
     bool some = share.begin < share.end && share.end <= m->panels;
-    const unsigned char *at = m->data;
-    if (some)
-        at += m->starts ? (int64_t)m->starts[share.begin] : share.begin * m->panel_bytes;
-    mln_barrier_fetch(w->member, at, some ? (share.end - share.begin) * m->panel_bytes : 0);
+    mln_barrier_fetch(w->member, some ? mln_cpu_panel_at(m, share.begin) : NULL,
+                      some ? (share.end - share.begin) * m->panel_bytes : 0);
 }
 
 /*

@@ -62,6 +62,11 @@ typedef struct mln_cpu_matrix {
     uint64_t *starts;    /* BF16P: [panels] where each begins in data; panel_bytes is the most */
 } mln_cpu_matrix;
 
+/* Where a panel lies. */
+static inline unsigned char *mln_cpu_panel_at(const mln_cpu_matrix *m, int64_t panel) {
+    return m->data + (m->starts ? (int64_t)m->starts[panel] : panel * m->panel_bytes);
+}
+
 /* What a BF16P panel begins with. */
 typedef struct mln_cpu_packed_head {
     uint8_t upper[16]; /* the upper byte each code stands for: sign and 7 bits of the exponent */

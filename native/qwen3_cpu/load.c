@@ -253,7 +253,7 @@ static myelin_status read_panels(load_job *job, const plan_matrix *from, int64_t
         return read_packed(job, from, panel, end, buffer, error);
     myelin_status status = MYELIN_OK;
     for (; panel < end && status == MYELIN_OK; panel++)
-        status = read_panel(job, from, panel, m->data + panel * m->panel_bytes, buffer, error);
+        status = read_panel(job, from, panel, mln_cpu_panel_at(m, panel), buffer, error);
     return status;
 }
 
@@ -577,10 +577,8 @@ static void affine_row(float *out, const mln_cpu_matrix *m, const unsigned char 
 }
 
 void mln_cpu_matrix_row(float *out, const mln_cpu_matrix *m, int64_t row) {
-    const unsigned char *panel = m->data + row / MLN_CPU_PANEL * m->panel_bytes;
+    const unsigned char *panel = mln_cpu_panel_at(m, row / MLN_CPU_PANEL);
     const uint16_t *halves = (const uint16_t *)(const void *)panel;
-    if (m->starts)
-        panel = m->data + m->starts[row / MLN_CPU_PANEL];
     row %= MLN_CPU_PANEL;
     switch (m->kind) {
     case MLN_CPU_F32:

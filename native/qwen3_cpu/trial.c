@@ -60,17 +60,13 @@ static void flush(unsigned char *from, const unsigned char *end) {
 
 /* --- passes --- */
 
-static unsigned char *panel_at(const mln_cpu_matrix *m, int64_t panel) {
-    return m->data + (m->starts ? (int64_t)m->starts[panel] : panel * m->panel_bytes);
-}
-
 static void run_pass(mln_member *member, trial *t, int kind, int round) {
     const mln_cpu_matrix *m = t->matrices[kind];
     int64_t first = m->panels * member->index / member->size;
     int64_t end = m->panels * (member->index + 1) / member->size;
     float out[MLN_CPU_PANEL];
     for (int64_t p = first; p < end; p++) {
-        unsigned char *from = panel_at(m, p);
+        unsigned char *from = mln_cpu_panel_at(m, p);
         int64_t bytes = m->panel_bytes;
         if (kind == 1)
             bytes = (int64_t)((const mln_cpu_packed_head *)(const void *)from)->bytes;
