@@ -11,11 +11,8 @@
 
 extern const mln_cpu_kernels mln_cpu_kernels_portable;
 
-/*
- * Bytes of weights claimed at once: enough for a long sequential read, few enough to share out;
- * more where many rows go through them, block by block.
- */
-enum { CLAIM_BYTES = 128 << 10, CLAIM_MORE = 2 };
+/* Bytes of weights claimed at once: enough for a long sequential read, few enough to share out. */
+enum { CLAIM_BYTES = 128 << 10 };
 
 typedef struct worker {
     mln_member *member;

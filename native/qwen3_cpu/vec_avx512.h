@@ -167,14 +167,6 @@ INLINE __m512i q_broadcast(const unsigned char *x) {
 #ifdef __AVX512VNNI__
 /* x = 256 * high + low, bytes of both signed: four highs, then four lows */
 #define Q_PARTS 2
-INLINE void q_pack(unsigned char *to, const int32_t *x) {
-    for (int j = 0; j < 4; j++) {
-        int8_t low = (int8_t)x[j];
-        int8_t high = (int8_t)((x[j] - low) >> 8);
-        to[j] = (unsigned char)high;
-        to[4 + j] = (unsigned char)low;
-    }
-}
 /* Sixteen whole numbers of at most 16 bits, fours `stride` fours apart. */
 #define Q_PACK_LANES
 INLINE void q_pack_lanes(unsigned char *to, int64_t stride, vf x) {
