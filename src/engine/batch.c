@@ -167,11 +167,8 @@ myelin_status myelin_batch_run(myelin_model *model, const myelin_batch_options *
     b.sequences = mln_calloc((size_t)b.num_slots, sizeof *b.sequences);
     if (!b.slots || !b.sequences)
         status = mln_fail_memory(error, (uint64_t)b.num_slots * sizeof *b.slots, "a batch");
-    int32_t step_tokens = mln_step_tokens(model->model->plugin);
-    step_tokens = step_tokens > b.num_slots ? step_tokens : b.num_slots;
     if (status == MYELIN_OK)
-        status =
-            mln_decoder_create_wide(&b.decoder, model->model, b.num_slots, 1, step_tokens, error);
+        status = mln_decoder_create(&b.decoder, model->model, b.num_slots, 1, error);
     if (status == MYELIN_OK)
         status = run(&b, error);
     mln_decoder_free(b.decoder);

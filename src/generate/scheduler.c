@@ -129,9 +129,6 @@ myelin_status mln_scheduler_create(mln_scheduler **out, const mln_model *model,
     s->max_sequences = options->max_sequences;
     s->prefix_cache = options->prefix_cache;
     s->shared_tokens = FIRST_SHARED_TOKENS;
-    int32_t step_tokens =
-        options->step_tokens ? options->step_tokens : mln_step_tokens(model->plugin);
-    step_tokens = step_tokens > s->max_sequences ? step_tokens : s->max_sequences;
     myelin_status status = count_pages(s, options, error);
     if (status == MYELIN_OK && has_pages(model->plugin))
         status = create_pool(s, error);
@@ -139,8 +136,8 @@ myelin_status mln_scheduler_create(mln_scheduler **out, const mln_model *model,
         status = create_slots(s, error);
     if (status == MYELIN_OK)
         status = mln_decoder_create_wide(&s->decoder, model, s->max_sequences,
-                                         s->limit < FIRST_LEN ? s->limit : FIRST_LEN, step_tokens,
-                                         error);
+                                         s->limit < FIRST_LEN ? s->limit : FIRST_LEN,
+                                         options->step_tokens, error);
     if (status != MYELIN_OK) {
         mln_scheduler_free(s);
         return status;

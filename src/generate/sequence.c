@@ -274,8 +274,7 @@ static myelin_status create_context(const mln_model *model, int32_t step_tokens,
 
 myelin_status mln_decoder_create(mln_decoder **out, const mln_model *model, int32_t max_sequences,
                                  int32_t max_len, myelin_error *error) {
-    return mln_decoder_create_wide(out, model, max_sequences, max_len,
-                                   mln_step_tokens(model->plugin), error);
+    return mln_decoder_create_wide(out, model, max_sequences, max_len, 0, error);
 }
 
 myelin_status mln_decoder_create_wide(mln_decoder **out, const mln_model *model,
@@ -283,6 +282,8 @@ myelin_status mln_decoder_create_wide(mln_decoder **out, const mln_model *model,
                                       myelin_error *error) {
     const myelin_config *config = &model->checkpoint->config.model;
     size_t n = (size_t)max_sequences;
+    step_tokens = step_tokens != 0 ? step_tokens : mln_step_tokens(model->plugin);
+    step_tokens = step_tokens > max_sequences ? step_tokens : max_sequences;
     *out = NULL;
     mln_decoder *d = mln_calloc(1, sizeof *d);
     if (!d)

@@ -149,9 +149,10 @@ typedef struct mln_decoder {
     int32_t *chunk;    /* [max_sequences][MLN_MAX_CHUNK] */
 } mln_decoder;
 
+/* Steps have room for a token of each sequence, and for mln_step_tokens() of a plug-in. */
 myelin_status mln_decoder_create(mln_decoder **decoder, const mln_model *model,
                                  int32_t max_sequences, int32_t max_len, myelin_error *error);
-/* The same with steps of up to step_tokens, at least max_sequences. */
+/* The same with another number of tokens than the plug-in's, unless step_tokens is 0. */
 myelin_status mln_decoder_create_wide(mln_decoder **decoder, const mln_model *model,
                                       int32_t max_sequences, int32_t max_len, int32_t step_tokens,
                                       myelin_error *error);
