@@ -68,15 +68,22 @@ uint64_t myelin_checkpoint_session_bytes(const myelin_checkpoint *checkpoint, in
     return mln_session_bytes(mln_default_plugin(), &config, max_len);
 }
 
+/* What a model opened with these options would be; ended with mln_plugin_close(). */
+static myelin_status choose(mln_plugin_choice *choice, myelin_model_options *resolved,
+                            const myelin_checkpoint *checkpoint,
+                            const myelin_model_options *options, myelin_error *error) {
+    myelin_status status = mln_model_options_resolve(resolved, options, error);
+    return status == MYELIN_OK ? mln_plugin_choose(choice, checkpoint->files, resolved, error)
+                               : status;
+}
+
 myelin_status myelin_checkpoint_plan_session(const myelin_checkpoint *checkpoint,
                                              const myelin_model_options *options, int32_t max_len,
                                              uint64_t *bytes, myelin_error *error) {
     myelin_model_options resolved;
     mln_plugin_choice choice;
     *bytes = 0;
-    myelin_status status = mln_model_options_resolve(&resolved, options, error);
-    if (status == MYELIN_OK)
-        status = mln_plugin_choose(&choice, checkpoint->files, &resolved, error);
+    myelin_status status = choose(&choice, &resolved, checkpoint, options, error);
     if (status != MYELIN_OK)
         return status;
     myelin_config config = mln_stored_config(checkpoint->files, (int32_t)resolved.dtype);
@@ -93,9 +100,7 @@ myelin_status myelin_checkpoint_plugin(const myelin_checkpoint *checkpoint,
     mln_plugin_choice choice;
     if (size > 0)
         name[0] = '\0';
-    myelin_status status = mln_model_options_resolve(&resolved, options, error);
-    if (status == MYELIN_OK)
-        status = mln_plugin_choose(&choice, checkpoint->files, &resolved, error);
+    myelin_status status = choose(&choice, &resolved, checkpoint, options, error);
     if (status != MYELIN_OK)
         return status;
     snprintf(name, size, "%s", choice.plugin->name);
