@@ -122,6 +122,14 @@ static void use(world *w, tally *t) {
     note(t, plugin->forward(w->context, spans, 1, &error));
 }
 
+static void free_all(world *w) {
+    plugin->free_sequence(w->plain);
+    plugin->free_sequence(w->paged);
+    plugin->free_pool(w->pool);
+    plugin->free_context(w->context);
+    mln_model_free(w->model);
+}
+
 /* The whole of it; everything is freed, and nothing is left. */
 static tally run(void) {
     world w = {0};
@@ -132,11 +140,7 @@ static tally run(void) {
         make(&w, &t);
     if (w.context && w.plain && w.paged)
         use(&w, &t);
-    plugin->free_sequence(w.plain);
-    plugin->free_sequence(w.paged);
-    plugin->free_pool(w.pool);
-    plugin->free_context(w.context);
-    mln_model_free(w.model);
+    free_all(&w);
     assert_int_equal(fake.live, 0);
     return t;
 }
@@ -275,11 +279,7 @@ static void too_little_memory_is_said(void **state) {
     make(&w, &t);
     use(&w, &t);
     assert_int_equal(t.failed, 0);
-    plugin->free_sequence(w.plain);
-    plugin->free_sequence(w.paged);
-    plugin->free_pool(w.pool);
-    plugin->free_context(w.context);
-    mln_model_free(w.model);
+    free_all(&w);
     assert_int_equal(fake.live, 0);
 }
 
@@ -304,11 +304,7 @@ static void waiting_in_vain_ends_the_call(void **state) {
         assert_int_equal(plugin->sequence_length(w.plain), length);
         assert_int_equal(out[STEPS - 1], length % FAKE_IDS);
     }
-    plugin->free_sequence(w.plain);
-    plugin->free_sequence(w.paged);
-    plugin->free_pool(w.pool);
-    plugin->free_context(w.context);
-    mln_model_free(w.model);
+    free_all(&w);
     assert_int_equal(fake.live, 0);
 }
 
@@ -357,11 +353,7 @@ static void nobody_waits_for_ever(void **state) {
     assert_int_equal(plugin->decode_greedy(w.context, &w.plain, &id, 1, STEPS, out, &error),
                      MYELIN_ERROR_DEVICE);
     assert_int_equal(plugin->sequence_length(w.plain), 0);
-    plugin->free_sequence(w.plain);
-    plugin->free_sequence(w.paged);
-    plugin->free_pool(w.pool);
-    plugin->free_context(w.context);
-    mln_model_free(w.model);
+    free_all(&w);
 }
 
 static void too_few_devices_are_said(void **state) {

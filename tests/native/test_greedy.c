@@ -81,10 +81,7 @@ static void check_pages(const harness *h, const int32_t *prompt, const greedy_ca
 
 static void check_case(const greedy_case *c) {
     static const int32_t calls[3] = {32, 32, 32};
-    char *directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&c->spec);
-    builder_write(built, directory);
-    builder_free(built);
+    char *directory = builder_write_spec(&c->spec);
     harness below =
         harness_open_with(tested, MYELIN_FUSION_GREEDY, directory, 2, MYELIN_DTYPE_AUTO);
     harness top = harness_open_with(tested, MYELIN_FUSION_CHUNK, directory, 2, MYELIN_DTYPE_AUTO);

@@ -37,9 +37,16 @@ static harness open_shape(shape s, char **directory) {
     return harness_open_with(tested, MYELIN_FUSION_AUTO, *directory, 2, MYELIN_DTYPE_AUTO);
 }
 
-static void close_shape(harness *h, char *directory) {
-    harness_close(h);
-    temp_directory_remove(directory);
+static void with_each_shape(void (*check)(const harness *h, shape s)) {
+    if (is_sanitized())
+        skip();
+    for (size_t i = 0; i < num_shapes; i++) {
+        char *directory;
+        harness h = open_shape(shapes[i], &directory);
+        check(&h, shapes[i]);
+        harness_close(&h);
+        temp_directory_remove(directory);
+    }
 }
 
 static int32_t splits_of(int32_t positions) {
@@ -110,17 +117,14 @@ static void check_prompt(const harness *h, shape s, int32_t before) {
     free(ids);
 }
 
+static void check_prompts(const harness *h, shape s) {
+    check_prompt(h, s, 0);
+    check_prompt(h, s, 61); /* not from a split's first position on */
+}
+
 static void prompts(void **state) {
     (void)state;
-    if (is_sanitized())
-        skip();
-    for (size_t i = 0; i < num_shapes; i++) {
-        char *directory;
-        harness h = open_shape(shapes[i], &directory);
-        check_prompt(&h, shapes[i], 0);
-        check_prompt(&h, shapes[i], 61); /* not from a split's first position on */
-        close_shape(&h, directory);
-    }
+    with_each_shape(check_prompts);
 }
 
 /* --- sequences side by side --- */
@@ -155,7 +159,7 @@ static void decode(myelin_plugin_context *context, myelin_plugin_sequence **sequ
         fail_msg("%s", text);
 }
 
-static void check_side_by_side(const harness *h, shape s, bool paged) {
+static void compare_with_alone(const harness *h, shape s, bool paged) {
     int32_t count = 1, pages = splits_of(MAX_LEN);
     while (!mln_pieces_suffice(s.kv_heads, count, count, pages))
         count++;
@@ -184,18 +188,15 @@ static void check_side_by_side(const harness *h, shape s, bool paged) {
     free(ids);
 }
 
+static void check_side_by_side(const harness *h, shape s) {
+    compare_with_alone(h, s, false);
+    if (tested->create_pool)
+        compare_with_alone(h, s, true);
+}
+
 static void side_by_side(void **state) {
     (void)state;
-    if (is_sanitized())
-        skip();
-    for (size_t i = 0; i < num_shapes; i++) {
-        char *directory;
-        harness h = open_shape(shapes[i], &directory);
-        check_side_by_side(&h, shapes[i], false);
-        if (tested->create_pool)
-            check_side_by_side(&h, shapes[i], true);
-        close_shape(&h, directory);
-    }
+    with_each_shape(check_side_by_side);
 }
 
 /* usage: test_native_pieces [KERNELS|PLUGIN], the best of this processor when not named */

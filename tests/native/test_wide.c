@@ -28,10 +28,7 @@ static harness open_wide(char **directory, int32_t vocab, int32_t bits) {
     spec.dtype = "BF16";
     spec.bits = bits;
     spec.group_size = 64;
-    *directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, *directory);
-    builder_free(built);
+    *directory = builder_write_spec(&spec);
     return harness_open_with(tested, MYELIN_FUSION_AUTO, *directory, 2, MYELIN_DTYPE_AUTO);
 }
 
@@ -171,10 +168,7 @@ static harness open_many_heads(char **directory) {
     spec.kv_heads = 8;
     spec.head_dim = 128;
     spec.dtype = "BF16";
-    *directory = temp_directory_make();
-    built_checkpoint *built = builder_make(&spec);
-    builder_write(built, *directory);
-    builder_free(built);
+    *directory = builder_write_spec(&spec);
     return harness_open_with(tested, MYELIN_FUSION_AUTO, *directory, 2, MYELIN_DTYPE_AUTO);
 }
 
