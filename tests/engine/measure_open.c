@@ -7,23 +7,15 @@
  * MODEL is a directory, or the name of a shape whose weights are made up.
  */
 #include <inttypes.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-#include "myelin/myelin.h"
+#include "engine/first_token.h"
 #include "support/measure.h"
 
 enum { PROMPT = 16, SERVED_PROMPT = 128, MB = 1000 * 1000 };
-
-static void check(myelin_status status, const myelin_error *error) {
-    if (status == MYELIN_OK)
-        return;
-    fprintf(stderr, "measure_open: %s\n", error->message);
-    exit(1);
-}
 
 static void fill(int32_t *ids, int32_t count, int32_t first) {
     for (int32_t i = 0; i < count; i++)
@@ -42,9 +34,9 @@ static myelin_model *open_model(const char *name, int32_t threads) {
     myelin_model_options options;
     myelin_model_options_init(&options);
     options.threads = threads;
-    check(strchr(name, '/') ? myelin_model_open(&model, name, &options, &error)
-                            : myelin_model_open_synthetic(&model, name, 16, &options, &error),
-          &error);
+    require_ok(strchr(name, '/') ? myelin_model_open(&model, name, &options, &error)
+                                 : myelin_model_open_synthetic(&model, name, 16, &options, &error),
+               &error);
     return model;
 }
 
@@ -59,61 +51,19 @@ static double session_first(myelin_model *model, int32_t max_len) {
     options.max_new_tokens = 1;
     fill(ids, PROMPT, 1);
     double begun = now_ms();
-    check(myelin_session_open(&session, model, max_len, &error), &error);
-    check(myelin_session_append(session, ids, PROMPT, &error), &error);
-    check(myelin_session_generate(session, NULL, NULL, &options, &result, &error), &error);
+    require_ok(myelin_session_open(&session, model, max_len, &error), &error);
+    require_ok(myelin_session_append(session, ids, PROMPT, &error), &error);
+    require_ok(myelin_session_generate(session, NULL, NULL, &options, &result, &error), &error);
     double taken = now_ms() - begun;
     myelin_result_clear(&result);
     myelin_session_close(session);
     return taken;
 }
 
-typedef struct served {
-    double first;
-    sem_t ended;
-} served;
-
-static bool note_piece(void *user, const myelin_piece *piece) {
-    served *s = user;
-    (void)piece;
-    s->first = s->first == 0 ? now_ms() : s->first;
-    return true;
-}
-
-static bool note_end(void *user, void *tag, myelin_result *result, const myelin_error *error) {
-    served *s = user;
-    (void)tag;
-    (void)result;
-    if (error)
-        check(error->status, error);
-    sem_post(&s->ended);
-    return true;
-}
-
 static double served_first(myelin_serving *serving, int32_t first_id) {
     int32_t ids[SERVED_PROMPT];
-    served s = {0};
-    myelin_error error = {0};
-    myelin_generation_options options;
-    myelin_generation_options_init(&options);
-    options.max_new_tokens = 2;
-    options.sync = MYELIN_SYNC_TOKEN;
     fill(ids, SERVED_PROMPT, first_id);
-    myelin_request request = {
-        .prompt_ids = ids, .num_prompt_ids = SERVED_PROMPT, .options = &options};
-    myelin_submission submission;
-    myelin_submission_init(&submission);
-    submission.request = &request;
-    submission.emit = note_piece;
-    submission.done = note_end;
-    submission.user = &s;
-    sem_init(&s.ended, 0, 0);
-    double begun = now_ms();
-    check(myelin_serving_submit(serving, &submission, NULL, &error), &error);
-    while (sem_wait(&s.ended) != 0)
-        ;
-    sem_destroy(&s.ended);
-    return s.first - begun;
+    return first_token_ms(serving, ids, SERVED_PROMPT, NULL);
 }
 
 int main(int argc, char **argv) {
@@ -134,7 +84,7 @@ int main(int argc, char **argv) {
            myelin_model_session_bytes(model, max_len) / MB);
     myelin_serving *serving;
     myelin_error error = {0};
-    check(myelin_serving_start(&serving, model, NULL, &error), &error);
+    require_ok(myelin_serving_start(&serving, model, NULL, &error), &error);
     double cold = served_first(serving, 2), warm = served_first(serving, 50000);
     printf("serving, first of %d tokens: %.0f ms, the next time %.0f ms; peak %" PRIu64 " MB\n",
            SERVED_PROMPT, cold, warm, peak_bytes() / MB);
