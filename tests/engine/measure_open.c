@@ -35,7 +35,7 @@ static myelin_model *open_model(const char *name, int32_t threads) {
     myelin_model_options_init(&options);
     options.threads = threads;
     require_ok(strchr(name, '/') ? myelin_model_open(&model, name, &options, &error)
-                                 : myelin_model_open_synthetic(&model, name, 16, &options, &error),
+                                 : myelin_model_open_synthetic(&model, name, 0, &options, &error),
                &error);
     return model;
 }
