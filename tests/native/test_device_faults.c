@@ -3,7 +3,7 @@
  * The NVIDIA plug-in on a real device whose memory runs out and whose context is broken by a kernel
  * that writes nowhere: clear errors at once, nothing hangs, and the process lives. With several
  * devices one of them is broken while all compute. Each part in a process of its own. usage:
- * test_device_faults LIBRARY[:DEVICES]; without one, or so many devices, it is skipped.
+ * test_device_faults LIBRARY[:DEVICES] [PART]; without one, or so many devices, it is skipped.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -25,6 +25,7 @@
 enum { PROMPT = 9, STEPS = 8, MAX_LEN = 200, VOCAB = 300, MOST_SECONDS = 100, REQUESTS = 5 };
 
 static const char *path; /* as the harness takes it */
+static const char *only; /* the part to run, or NULL for all */
 static char *library;    /* without the number of devices, */
 static int32_t devices = 1;
 static char *directory;
@@ -351,6 +352,8 @@ static void broken_while_serving(void **state) {
 
 /* In a process of its own, which an alarm ends when something hangs. */
 static int run_apart(CMUnitTestFunction function, const char *name) {
+    if (only && strcmp(only, name) != 0)
+        return 0;
     pid_t child = fork();
     if (child == 0) {
         alarm(devices > 1 ? SEVERAL_SECONDS : MOST_SECONDS);
@@ -394,7 +397,9 @@ static int with_several(void) {
 int main(int argc, char **argv) {
     if (argc < 2)
         return 77;
+    setvbuf(stdout, NULL, _IONBF, 0); /* an alarm leaves nothing unsaid */
     path = argv[1];
+    only = argc > 2 ? argv[2] : NULL;
     library = strdup(path);
     assert_non_null(library);
     char *colon = strrchr(library, ':');
