@@ -656,6 +656,8 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
                                     "the weights", error);
     if (status == MYELIN_OK)
         status = mln_cuda_check(cudaMemset(model->arena, 0, bytes), "cudaMemset", error);
+    if (status == MYELIN_OK) /* the loader's stream does not wait for it */
+        status = mln_cuda_check(cudaStreamSynchronize(NULL), "cudaMemset", error);
     if (status != MYELIN_OK)
         return status;
     model->weight_bytes = bytes;

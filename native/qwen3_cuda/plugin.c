@@ -44,6 +44,14 @@ static void *carve(carver *from, int64_t count, size_t size) {
     return array;
 }
 
+/* Activations of max_tokens as the tensor cores read them. */
+static int64_t fragment_bytes(const myelin_plugin_context *c, const myelin_config *config) {
+    int64_t widest = (int64_t)config->num_attention_heads * config->head_dim;
+    widest = config->hidden_size > widest ? config->hidden_size : widest;
+    widest = config->intermediate_size > widest ? config->intermediate_size : widest;
+    return mln_cuda_fragment_bytes(widest, c->max_tokens);
+}
+
 static void carve_context(carver *from, myelin_plugin_context *c, const myelin_config *config) {
     int64_t rows = c->max_tokens, q = (int64_t)config->num_attention_heads * config->head_dim;
     int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
@@ -58,9 +66,7 @@ static void carve_context(carver *from, myelin_plugin_context *c, const myelin_c
     c->attended = carve(from, rows * q, sizeof(float));
     c->gated = carve(from, rows * config->intermediate_size, sizeof(float));
     c->queries = carve(from, rows * q, 2);
-    int64_t widest = config->hidden_size > q ? config->hidden_size : q;
-    widest = config->intermediate_size > widest ? config->intermediate_size : widest;
-    c->fragments = carve(from, mln_cuda_fragment_bytes(widest, c->max_tokens), 1);
+    c->fragments = carve(from, fragment_bytes(c, config), 1);
     c->factors = carve(from, rows, sizeof *c->factors);
     c->partial = carve(from, c->attend_tokens * each, sizeof(float));
     c->logits = carve(from, (int64_t)MLN_CUDA_HEAD_ROWS * config->vocab_size, sizeof(float));
@@ -117,6 +123,19 @@ static void free_context(myelin_plugin_context *c) {
     free(c);
 }
 
+/* What is read before anything was written there. */
+static cudaError_t clear(myelin_plugin_context *c) {
+    const myelin_config *config = &c->model->config;
+    size_t rows = (size_t)c->max_tokens;
+    cudaError_t code =
+        cudaMemset(c->done, 0, rows * (size_t)config->num_key_value_heads * sizeof *c->done);
+    if (code == cudaSuccess)
+        code = cudaMemset(c->wide, 0, MLN_CUDA_HEAD_ROWS * sizeof *c->wide);
+    if (code == cudaSuccess) /* by tokens that a block has room for and a call does not have */
+        code = cudaMemset(c->fragments, 0, (size_t)fragment_bytes(c, config));
+    return code;
+}
+
 static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *error) {
     carver from = {0};
     carve_context(&from, c, &c->model->config);
@@ -137,12 +156,11 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
     from = (carver){c->arena, 0};
     carve_context(&from, c, &c->model->config);
     if (code == cudaSuccess)
-        code = cudaMemset(c->done, 0,
-                          rows * (size_t)c->model->config.num_key_value_heads * sizeof *c->done);
-    if (code == cudaSuccess)
-        code = cudaMemset(c->wide, 0, MLN_CUDA_HEAD_ROWS * sizeof *c->wide);
+        code = clear(c);
     if (code == cudaSuccess)
         code = mln_cuda_persist_prepare(c, c->persist_memory);
+    if (code == cudaSuccess) /* the context's stream does not wait for it */
+        code = cudaStreamSynchronize(NULL);
     return mln_cuda_allocated(c->model, code, bytes, "scratch memory", error);
 }
 
