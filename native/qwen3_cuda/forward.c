@@ -6,6 +6,8 @@
  */
 #include "internal.h"
 
+enum { PACE_LAYERS = 8 }; /* between two calls of mln_cuda_pace() */
+
 /* Waits when the rung ends a native call here: those below `rung` do. */
 static cudaError_t boundary(const myelin_plugin_context *c, cudaError_t error, int32_t rung) {
     int32_t fusion = c->model->fusion;
@@ -211,6 +213,8 @@ cudaError_t mln_cuda_layers(myelin_plugin_context *c, int32_t tokens, int32_t sp
         error = attention_block(c, l, tokens, splits, own);
         if (error == cudaSuccess)
             error = mlp_block(c, l, tokens);
+        if (error == cudaSuccess && l % PACE_LAYERS == PACE_LAYERS - 1)
+            error = mln_cuda_pace(c);
     }
     return error;
 }

@@ -108,6 +108,8 @@ struct myelin_plugin_context {
     struct mln_cuda_ranks *ranks; /* of the first device's: the contexts of all devices */
     unsigned char *gathered;      /* several devices: mln_cuda_join_bytes() */
     mln_cuda_direct direct;       /* likewise */
+    cudaEvent_t marks[2];         /* likewise: of mln_cuda_pace(), the former first */
+    bool captures;                /* what is enqueued becomes a graph */
 };
 
 myelin_status mln_cuda_fail(myelin_error_buffer *error, myelin_status status, const char *format,
@@ -191,6 +193,12 @@ cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *context, myelin_plugin
                                    const mln_cuda_row *row, int32_t steps);
 /* Waits for the stream, or the end of the connection to other devices. */
 cudaError_t mln_cuda_wait(const myelin_plugin_context *context);
+/*
+ * Several devices, between calls of some hundred launches: waits until what was enqueued before the
+ * last call of this is done. Else a queue could be full, and the host would wait in a launch, where
+ * it does not see that another device is lost.
+ */
+cudaError_t mln_cuda_pace(myelin_plugin_context *context);
 /*
  * Waits after a failure too: what was enqueued uses memory that is used again. Other devices are
  * told not to wait. The first failure of the two.

@@ -39,6 +39,8 @@ cudaError_t mln_cuda_gather_floats(mln_cuda_link *link, float *values, size_t co
 void mln_cuda_link_lose(mln_cuda_link *link) {
     int32_t none = 0;
     atomic_compare_exchange_strong(link->lost, &none, link->rank + 1);
+    if (link->stop)
+        atomic_store(link->stop, 1);
 }
 
 /* NCCL stops its kernels at once, but waits for graphs that have some: until contexts are freed. */
@@ -49,8 +51,6 @@ static void *abort_comm(void *argument) {
 }
 
 void mln_cuda_link_give_up(mln_cuda_link *link) {
-    if (link->stop)
-        *(volatile int32_t *)link->stop = 1;
     if (!link->comm)
         return;
     link->aborted = link->comm;
@@ -59,6 +59,8 @@ void mln_cuda_link_give_up(mln_cuda_link *link) {
 }
 
 void mln_cuda_link_close(mln_cuda_link *link) {
+    if (link->comm && atomic_load(link->lost) != 0)
+        mln_cuda_link_give_up(link); /* destroying might wait for those who have */
     if (link->comm)
         link->nccl->destroy(link->comm);
     link->comm = NULL;
@@ -70,30 +72,22 @@ void mln_cuda_link_close(mln_cuda_link *link) {
         link->stuck = true;
     }
     link->aborting = false;
-    if (!link->stuck)
-        cudaFreeHost(link->stop);
-    link->stop = NULL;
 }
 
 /* --- memory that other devices write to --- */
 
-cudaError_t mln_cuda_link_open_peers(mln_cuda_link *link) {
-    cudaError_t code = cudaMallocHost((void **)&link->stop, sizeof *link->stop);
-    if (code != cudaSuccess)
-        return code;
-    *link->stop = 0;
+void mln_cuda_link_open_peers(mln_cuda_link *link) {
     link->direct = link->ranks <= MLN_CUDA_PEERS;
     for (int32_t r = 0; r < link->ranks && link->direct; r++) {
         int can = 0;
         if (r == link->rank)
             continue;
-        code = cudaDeviceCanAccessPeer(&can, link->rank, r);
+        cudaError_t code = cudaDeviceCanAccessPeer(&can, link->rank, r);
         if (code == cudaSuccess && can)
             code = cudaDeviceEnablePeerAccess(r, 0);
         link->direct = can && (code == cudaSuccess || code == cudaErrorPeerAccessAlreadyEnabled);
     }
     cudaGetLastError(); /* there is NCCL */
-    return cudaSuccess;
 }
 
 cudaError_t mln_cuda_direct_allocate(const mln_cuda_link *link, mln_cuda_direct *direct,
@@ -153,10 +147,10 @@ bool mln_cuda_is_stuck(const myelin_plugin_model *model) {
     return model->link && model->link->stuck;
 }
 
-cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream) {
+cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream, cudaEvent_t mark) {
     for (int looks = 0;; looks += looks < EAGER_LOOKS) {
-        cudaError_t code = cudaStreamQuery(stream);
-        if (code == cudaSuccess && link->stop && *(volatile int32_t *)link->stop)
+        cudaError_t code = mark ? cudaEventQuery(mark) : cudaStreamQuery(stream);
+        if (code == cudaSuccess && link->stop && atomic_load(link->stop) != 0)
             return cudaErrorUnknown; /* what it would have received is not there */
         if (code != cudaErrorNotReady)
             return code;
@@ -169,8 +163,18 @@ cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream) {
 /* --- results that are joined --- */
 
 cudaError_t mln_cuda_wait(const myelin_plugin_context *c) {
-    return c->model->link ? mln_cuda_link_wait(c->model->link, c->stream)
+    return c->model->link ? mln_cuda_link_wait(c->model->link, c->stream, NULL)
                           : cudaStreamSynchronize(c->stream);
+}
+
+cudaError_t mln_cuda_pace(myelin_plugin_context *c) {
+    if (!c->model->link || c->captures)
+        return cudaSuccess;
+    cudaEvent_t mark = c->marks[0];
+    c->marks[0] = c->marks[1];
+    c->marks[1] = mark;
+    cudaError_t code = cudaEventRecord(mark, c->stream);
+    return code == cudaSuccess ? mln_cuda_link_wait(c->model->link, c->stream, c->marks[0]) : code;
 }
 
 cudaError_t mln_cuda_end(const myelin_plugin_context *c, cudaError_t code) {
@@ -204,7 +208,7 @@ static cudaError_t exchange_residual(myelin_plugin_context *c, int32_t tokens, i
     mln_cuda_exchange exchange = {.residual = c->residual,
                                   .part = mln_cuda_own_residual(c, tokens),
                                   .state = c->direct.state,
-                                  .stop = link->stop,
+                                  .stop = (volatile int32_t *)(void *)link->stop,
                                   .count = count,
                                   .room = c->direct.room,
                                   .rank = link->rank,

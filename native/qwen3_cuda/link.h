@@ -41,8 +41,8 @@ typedef struct mln_cuda_link {
     _Atomic int32_t *lost;     /* 1 + the rank that failed first while others may wait for it */
     _Atomic uint64_t *arrived; /* ranks at meetings, all counted */
     bool direct;               /* all devices may write to each other's memory */
-    int32_t *stop; /* pinned: not 0 when the device need not wait for words any more, or has waited
-                      in vain */
+    _Atomic int32_t *stop;     /* pinned, of all: not 0 when no device need wait for words any
+                                  more, or one has waited in vain */
     uint64_t meetings;
     /* Once given up: */
     void *aborted; /* the former comm */
@@ -60,12 +60,15 @@ cudaError_t mln_cuda_gather_bytes(mln_cuda_link *link, void *values, size_t coun
 cudaError_t mln_cuda_gather_floats(mln_cuda_link *link, float *values, size_t count,
                                    cudaStream_t stream);
 
-/* Waits for the stream, but not for ranks that are lost: then gives up the connection. */
-cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream);
+/*
+ * Waits for the stream, or with `mark` for what was in it when that was recorded, but not for ranks
+ * that are lost: then gives up the connection.
+ */
+cudaError_t mln_cuda_link_wait(mln_cuda_link *link, cudaStream_t stream, cudaEvent_t mark);
 /* Gives up the connection and waits, for some seconds at most, until the device is done. */
 cudaError_t mln_cuda_link_drain(mln_cuda_link *link, cudaStream_t stream);
-/* Sets `direct` as far as this device is concerned, and finds `stop`. */
-cudaError_t mln_cuda_link_open_peers(mln_cuda_link *link);
+/* Sets `direct` as far as this device is concerned. */
+void mln_cuda_link_open_peers(mln_cuda_link *link);
 
 /* A context's memory for exchanges with other devices. */
 typedef struct mln_cuda_direct {
@@ -81,7 +84,7 @@ cudaError_t mln_cuda_direct_allocate(const mln_cuda_link *link, mln_cuda_direct 
 
 /* Returns when the threads of all ranks have come here; an error when one never will. */
 cudaError_t mln_cuda_link_meet(mln_cuda_link *link);
-/* This rank has failed: nobody may wait for it any more. */
+/* This rank has failed: nobody may wait for it any more, and no device waits for words. */
 void mln_cuda_link_lose(mln_cuda_link *link);
 /* Ends what waits for other ranks. */
 void mln_cuda_link_give_up(mln_cuda_link *link);

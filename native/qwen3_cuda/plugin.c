@@ -106,6 +106,9 @@ static void free_on_device(myelin_plugin_context *c) {
     for (size_t i = 0; c->graphs && i < graph_slots(c); i++)
         if (c->graphs[i])
             cudaGraphExecDestroy(c->graphs[i]);
+    for (int i = 0; i < 2; i++)
+        if (c->marks[i])
+            cudaEventDestroy(c->marks[i]);
     if (c->stream)
         cudaStreamDestroy(c->stream);
     cudaFree(c->arena);
@@ -152,6 +155,8 @@ static myelin_status allocate(myelin_plugin_context *c, myelin_error_buffer *err
         code = cudaMallocHost((void **)&c->host_ids, (rows * MAX_STEPS + 1) * sizeof *c->host_ids);
     if (code == cudaSuccess)
         code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < 2 && c->model->link && code == cudaSuccess; i++)
+        code = cudaEventCreateWithFlags(&c->marks[i], cudaEventDisableTiming);
     uint64_t bytes = from.used;
     from = (carver){c->arena, 0};
     carve_context(&from, c, &c->model->config);
@@ -364,6 +369,8 @@ static myelin_status forward_hidden(myelin_plugin_context *c, const myelin_span 
         return status;
     int64_t columns = c->model->config.hidden_size;
     cudaError_t code = run_spans(c, spans, num_spans);
+    if (code == cudaSuccess && c->model->link) /* the copies wait, and not for lost devices */
+        code = mln_cuda_wait(c);
     for (int32_t s = 0, end = 0; s < num_spans && code == cudaSuccess; s++) {
         end += spans[s].count;
         float *row = c->residual + (end - 1) * columns;
@@ -405,7 +412,9 @@ static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, in
     cudaError_t code = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
     if (code != cudaSuccess)
         return code;
+    c->captures = true;
     cudaError_t inside = enqueue_step(c, call, rounded);
+    c->captures = false;
     code = cudaStreamEndCapture(c->stream, &captured);
     if (inside != cudaSuccess)
         code = inside;
@@ -452,8 +461,11 @@ static cudaError_t run_chunk(myelin_plugin_context *c, const chunk_call *call, i
                                cudaMemcpyHostToDevice, c->stream);
     for (int32_t i = 0; i < call->count && code == cudaSuccess; i++)
         code = mln_cuda_upload_pages(call->sequences[i], c->stream);
-    for (int32_t i = 0; i < steps && code == cudaSuccess; i++)
+    for (int32_t i = 0; i < steps && code == cudaSuccess; i++) {
         code = launch_step(c, call, splits);
+        if (code == cudaSuccess)
+            code = mln_cuda_pace(c);
+    }
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->host_ids, c->out_ids, count * (size_t)steps * sizeof *c->host_ids,
                                cudaMemcpyDeviceToHost, c->stream);

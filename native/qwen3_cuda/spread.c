@@ -190,8 +190,10 @@ static void copy_page(myelin_plugin_pool *pool, int32_t to, int32_t from) {
         mln_cuda_rank.copy_page(pool, to, from);
         return;
     }
+    mln_cuda_group *group = pool->model->group;
     pool_job job = {.made = pool->ranks, .to = to, .from = from};
-    call_all(pool->model->group, copy_rank_page, &job, NULL);
+    if (atomic_load(&group->lost) == 0)
+        call_all(group, copy_rank_page, &job, NULL);
 }
 
 /* --- contexts --- */

@@ -105,13 +105,22 @@ static myelin_status connect(mln_cuda_group *group, myelin_error_buffer *error) 
 
 static myelin_status open_rank_peers(void *argument, int32_t rank, myelin_error_buffer *error) {
     mln_cuda_group *group = argument;
-    return mln_cuda_check(mln_cuda_link_open_peers(&group->links[rank]), "memory of a connection",
-                          error);
+    (void)error;
+    mln_cuda_link_open_peers(&group->links[rank]);
+    return MYELIN_OK;
 }
 
 /* Whether devices may write to each other's memory: all or none. */
 static myelin_status open_peers(mln_cuda_group *group, myelin_error_buffer *error) {
-    myelin_status status = mln_group_run(group, open_rank_peers, group, error);
+    _Atomic int32_t *stop = NULL;
+    myelin_status status = mln_cuda_check(cudaMallocHost((void **)&stop, sizeof *stop),
+                                          "memory of a connection", error);
+    if (status != MYELIN_OK)
+        return status;
+    atomic_init(stop, 0);
+    for (int32_t r = 0; r < group->ranks; r++)
+        group->links[r].stop = stop;
+    status = mln_group_run(group, open_rank_peers, group, error);
     bool direct = true;
     for (int32_t r = 0; r < group->ranks; r++)
         direct = direct && group->links[r].direct;
@@ -145,7 +154,7 @@ static myelin_status run_trial(void *argument, int32_t rank, myelin_error_buffer
     float found[MLN_SHARD_MAX_RANKS] = {0};
     cudaError_t code = mln_cuda_gather_floats(link, t->values[rank], 1, t->streams[rank]);
     if (code == cudaSuccess)
-        code = mln_cuda_link_wait(link, t->streams[rank]);
+        code = mln_cuda_link_wait(link, t->streams[rank], NULL);
     if (code == cudaSuccess)
         code = cudaMemcpy(found, t->values[rank], (size_t)link->ranks * sizeof *found,
                           cudaMemcpyDeviceToHost);
@@ -163,6 +172,8 @@ static myelin_status run_trial(void *argument, int32_t rank, myelin_error_buffer
 static myelin_status end_trial(void *argument, int32_t rank, myelin_error_buffer *error) {
     trial *t = argument;
     (void)error;
+    if (t->group->links[rank].stuck)
+        return MYELIN_OK;
     if (t->streams[rank])
         cudaStreamDestroy(t->streams[rank]);
     cudaFree(t->values[rank]);
@@ -245,6 +256,16 @@ static myelin_status free_rank_model(void *argument, int32_t rank, myelin_error_
     return MYELIN_OK;
 }
 
+static void free_group(mln_cuda_group *group) {
+    bool stuck = false;
+    mln_group_run(group, free_rank_model, group, NULL);
+    for (int32_t r = 0; r < group->ranks; r++)
+        stuck = stuck || group->links[r].stuck;
+    if (!stuck)
+        cudaFreeHost((void *)group->links[0].stop);
+    mln_group_free(group);
+}
+
 static myelin_status load_all(load_job *job, myelin_error_buffer *error) {
     mln_cuda_group *group = job->group;
     myelin_status status = mln_nccl_open(&group->nccl, error);
@@ -276,8 +297,7 @@ myelin_status mln_spread_load(const myelin_model_description *description, const
         *out = job.group->models[0];
         return MYELIN_OK;
     }
-    mln_group_run(job.group, free_rank_model, job.group, NULL);
-    mln_group_free(job.group);
+    free_group(job.group);
     return status;
 }
 
@@ -286,7 +306,5 @@ void mln_spread_free_model(myelin_plugin_model *model) {
         mln_cuda_rank.free_model(model);
         return;
     }
-    mln_cuda_group *group = model->group;
-    mln_group_run(group, free_rank_model, group, NULL);
-    mln_group_free(group);
+    free_group(model->group);
 }

@@ -332,6 +332,58 @@ static void one_of_several_fails(void **state) {
         }
 }
 
+/*
+ * A device fails for itself alone, at every third call of all: the others compute, and wait for it
+ * where they would on a GPU; yet every call ends.
+ */
+static void one_fails_alone(void **state) {
+    (void)state;
+    for (uint64_t n = 1;; n += 3) {
+        reset();
+        fake.failing = n;
+        fake.code = cudaErrorIllegalAddress;
+        fake.for_good = fake.alone = true;
+        tally t = run();
+        if (!fake.failed)
+            break;
+        assert_true(t.failed > 0);
+        assert_true(t.first == MYELIN_ERROR_DEVICE || t.first == MYELIN_ERROR_UNSUPPORTED);
+    }
+}
+
+/*
+ * The same while a prompt is read by a model of so many layers that a device's queue does not hold
+ * all that is to be done.
+ */
+static void a_full_queue_keeps_nobody(void **state) {
+    (void)state;
+    static const int32_t ids[40];
+    checkpoint_spec spec = checkpoint_spec_default();
+    spec.layers = 24;
+    mln_checkpoint *former = checkpoint;
+    char *deep = builder_write_spec(&spec);
+    assert_int_equal(mln_checkpoint_open(&checkpoint, deep, NULL), MYELIN_OK);
+    for (uint64_t n = 1; n < 1000; n += 60) {
+        world w = {0};
+        tally t = {0};
+        reset();
+        fake.queue = 40;
+        assert_int_equal(load(&w), MYELIN_OK);
+        make(&w, &t);
+        fake.failing = fake.calls + n;
+        fake.code = cudaErrorIllegalAddress;
+        fake.for_good = fake.alone = true;
+        myelin_span span = {w.plain, ids, 40, 0, NULL};
+        myelin_status status = plugin->forward(w.context, &span, 1, &error);
+        assert_int_equal(status, fake.failed ? MYELIN_ERROR_DEVICE : MYELIN_OK);
+        free_all(&w);
+        assert_int_equal(fake.live, 0);
+    }
+    mln_checkpoint_free(checkpoint);
+    temp_directory_remove(deep);
+    checkpoint = former;
+}
+
 /* Devices that do not even end what they are told to give up: calls return all the same. */
 static void nobody_waits_for_ever(void **state) {
     (void)state;
@@ -376,7 +428,8 @@ int main(int argc, char **argv) {
     if (argc > 1) {
         devices = 2;
         const struct CMUnitTest several[] = {
-            cmocka_unit_test(all_is_well), cmocka_unit_test(one_of_several_fails),
+            cmocka_unit_test(all_is_well),           cmocka_unit_test(one_of_several_fails),
+            cmocka_unit_test(one_fails_alone),       cmocka_unit_test(a_full_queue_keeps_nobody),
             cmocka_unit_test(nobody_waits_for_ever), cmocka_unit_test(too_few_devices_are_said)};
         return cmocka_run_group_tests(several, open_checkpoint, close_checkpoint);
     }

@@ -156,7 +156,7 @@ static void broken_device(void **state) {
     harness_close(&h);
 }
 
-/* --- one of several devices fails --- */
+/* --- one of several devices, or the only one, fails while it computes --- */
 
 enum { LONG_STEPS = 400, LONG_LEN = 600, SEVERAL_SECONDS = 25, MOST_WAIT = 5, READ = 64 };
 
@@ -211,10 +211,12 @@ static void expect_broken(worker *w) {
     assert_true(now() - since < MOST_WAIT);
     pthread_join(thread, NULL);
     assert_int_equal(w->status, MYELIN_ERROR_DEVICE);
-    char name[32];
-    snprintf(name, sizeof name, " of %" PRId32 ": ", devices);
-    assert_int_equal(strncmp(w->text, "device ", 7), 0);
-    assert_non_null(strstr(w->text, name));
+    if (devices > 1) {
+        char name[32];
+        snprintf(name, sizeof name, " of %" PRId32 ": ", devices);
+        assert_int_equal(strncmp(w->text, "device ", 7), 0);
+        assert_non_null(strstr(w->text, name));
+    }
     assert_int_equal(plugin->sequence_length(w->sequence), PROMPT);
 }
 
@@ -238,7 +240,17 @@ static void expect_refused(const worker *w, myelin_plugin_pool *pool) {
     assert_true(now() - since < 1);
 }
 
+/*
+ * A process that crashes does so: of what the test's library does then, which is to leave by
+ * exit(), some other library's end may wait for a lock that the thread holds.
+ */
+static void let_crashes_end_it(void) {
+    signal(SIGSEGV, SIG_DFL);
+    signal(SIGBUS, SIG_DFL);
+}
+
 static void break_one_of(int device, bool reads) {
+    let_crashes_end_it();
     assert_true(device_open(device));
     harness h = harness_open_with(plugin, MYELIN_FUSION_AUTO, directory, 2, MYELIN_DTYPE_AUTO);
     worker w = {.h = &h, .reads = reads};
@@ -319,6 +331,7 @@ static void wait_for(const atomic_int *what, int least) {
 
 static void broken_while_serving(void **state) {
     (void)state;
+    let_crashes_end_it();
     assert_true(device_open(devices - 1));
     myelin_model_options options;
     myelin_model_options_init(&options);
@@ -384,6 +397,8 @@ static bool has_device(void) {
 static int with_one(void) {
     return run_apart(too_little_memory, "too_little_memory") +
            run_apart(broken_device, "broken_device") +
+           run_apart(first_device_decoding, "first_device_decoding") +
+           run_apart(last_device_reading, "last_device_reading") +
            run_apart(broken_while_serving, "broken_while_serving");
 }
 

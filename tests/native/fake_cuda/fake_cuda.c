@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +13,11 @@
 #include "qwen3_cuda/persist.h"
 #include "qwen3_cuda/sample.h"
 
-enum { MOST_PICKS = 8 };
+enum { MOST_PICKS = 8, MOST_PINNED = 64 };
+enum { MOST_SHARED = 1 << 14 };   /* of a device, in all */
+enum { QUEUE = 12 };              /* of it that may be under way, unless told otherwise */
+enum { PATIENCE_S = 20 };         /* then whoever waits would do so for ever */
+enum { INLINE_BYTES = 64 << 10 }; /* that are read at once wherever they lie */
 #define TOTAL_BYTES ((size_t)8 << 30)
 
 /* A launch that chooses tokens: all that a graph has to remember. */
@@ -23,15 +28,29 @@ typedef struct pick {
     int32_t first, count;
 } pick;
 
+/* What devices do together: it is done when all have come to it. */
+typedef enum shared_work { EXCHANGE, GATHER } shared_work;
+typedef struct device_work {
+    uint64_t given, done; /* so far */
+    shared_work kinds[MOST_SHARED];
+    _Atomic int32_t *stop; /* ends exchanges when it is not 0 */
+    bool aborted;          /* gathers end */
+} device_work;
+
 struct fake_stream {
     struct fake_graph *recorded; /* while it captures */
+    int device;
+    uint64_t given; /* shared work of the device up to the last of this stream */
 };
 struct fake_event {
-    int unused;
+    int device;
+    uint64_t given;
 };
 struct fake_graph {
     pick picks[MOST_PICKS];
     int count;
+    shared_work kinds[MOST_SHARED / 16];
+    int shared;
 };
 
 /* Before device memory: its size and a mark. */
@@ -44,19 +63,32 @@ typedef struct block {
 bool fake_full;
 fake_device fake;
 static atomic_int graphs;                                /* that can be launched */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards it */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards fake and what follows */
+static device_work work[FAKE_DEVICES];
+static struct {
+    const char *memory;
+    size_t bytes;
+} pinned[MOST_PINNED];
+static _Thread_local int current; /* device */
 
 void fake_reset(void) {
-    fake = (fake_device){.devices = 1, .available = TOTAL_BYTES, .live = fake.live};
+    fake = (fake_device){.devices = 1, .available = TOTAL_BYTES, .live = fake.live, .queue = QUEUE};
+    memset(work, 0, sizeof work);
+}
+
+/* Whether the device of this thread is gone; with the lock held. */
+static bool is_gone(void) {
+    return fake.for_good && fake.failed && (!fake.alone || fake.broken == current);
 }
 
 static cudaError_t call(const char *name) {
     pthread_mutex_lock(&lock);
     fake.calls++;
-    bool fails = fake.failing > 0 &&
-                 (fake.for_good ? fake.calls >= fake.failing : fake.calls == fake.failing);
-    if (fails && !fake.failed)
+    if (fake.failing > 0 && fake.calls == fake.failing) {
         fake.failed = name;
+        fake.broken = current;
+    }
+    bool fails = is_gone() || (fake.failing > 0 && fake.calls == fake.failing);
     pthread_mutex_unlock(&lock);
     return fails ? fake.code : cudaSuccess;
 }
@@ -72,7 +104,7 @@ static bool is_stuck(void) {
 /* What frees does so even when it says that the device is gone. */
 static cudaError_t freeing(void) {
     pthread_mutex_lock(&lock);
-    bool gone = fake.for_good && fake.failed;
+    bool gone = is_gone();
     pthread_mutex_unlock(&lock);
     return gone ? fake.code : cudaSuccess;
 }
@@ -100,6 +132,78 @@ static void unmake(void *object) {
     free(object);
 }
 
+/* --- waiting --- */
+
+/* Whether all devices have come to a device's shared work `index`, or need not. */
+static bool is_over(const device_work *w, uint64_t index) {
+    if (w->kinds[index % MOST_SHARED] == EXCHANGE ? w->stop && atomic_load(w->stop) != 0
+                                                  : w->aborted)
+        return true;
+    for (int d = 0; d < fake.devices; d++)
+        if (work[d].given <= index)
+            return false;
+    return true;
+}
+
+/* Shared work of a device that is done, of what it was given. */
+static bool has_done(int device, uint64_t given) {
+    pthread_mutex_lock(&lock);
+    device_work *w = &work[device];
+    while (w->done < w->given && is_over(w, w->done))
+        w->done++;
+    bool done = w->done >= given && !(fake.stuck && fake.failed);
+    pthread_mutex_unlock(&lock);
+    return done;
+}
+
+/* Whoever calls this waits for a device, without being told when another is lost. */
+static void wait_for(const char *name, int device, uint64_t given) {
+    struct timespec since, now;
+    clock_gettime(CLOCK_MONOTONIC, &since);
+    while (freeing() == cudaSuccess && !has_done(device, given)) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (is_stuck() || now.tv_sec - since.tv_sec > PATIENCE_S) {
+            fprintf(stderr, "fake CUDA: %s waits for ever\n", name);
+            abort();
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 10000}, NULL);
+    }
+}
+
+static uint64_t all_given(int device) {
+    pthread_mutex_lock(&lock);
+    uint64_t given = work[device].given;
+    pthread_mutex_unlock(&lock);
+    return given;
+}
+
+static void wait_for_device(const char *name) {
+    if (freeing() == cudaSuccess)
+        wait_for(name, current, all_given(current));
+}
+
+/* Gives a stream shared work, as soon as there is room for it. */
+static void give(const char *name, cudaStream_t stream, shared_work kind, _Atomic int32_t *stop) {
+    if (stream->recorded) {
+        if (stream->recorded->shared == MOST_SHARED / 16)
+            abort();
+        stream->recorded->kinds[stream->recorded->shared++] = kind;
+    } else {
+        uint64_t given = all_given(stream->device);
+        if (given >= fake.queue)
+            wait_for(name, stream->device, given - fake.queue + 1);
+    }
+    pthread_mutex_lock(&lock);
+    device_work *w = &work[stream->device];
+    if (stop)
+        w->stop = stop;
+    if (!stream->recorded) {
+        w->kinds[w->given % MOST_SHARED] = kind;
+        stream->given = ++w->given;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 /* --- the device, and errors --- */
 
 cudaError_t cudaGetDeviceCount(int *count) {
@@ -107,8 +211,6 @@ cudaError_t cudaGetDeviceCount(int *count) {
     *count = code == cudaSuccess ? fake.devices : 0;
     return code == cudaSuccess && fake.devices == 0 ? cudaErrorNoDevice : code;
 }
-
-static _Thread_local int current;
 
 cudaError_t cudaGetDevice(int *device) {
     *device = current;
@@ -164,6 +266,7 @@ const char *cudaGetErrorName(cudaError_t code) {
 
 cudaError_t cudaMalloc(void **to, size_t bytes) {
     cudaError_t code = call(__func__);
+    wait_for_device(__func__);
     if (code == cudaSuccess && !add(0, bytes, 0))
         code = cudaErrorMemoryAllocation;
     if (code != cudaSuccess)
@@ -175,8 +278,7 @@ cudaError_t cudaMalloc(void **to, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *memory) {
-    if (is_stuck())
-        abort(); /* it would wait */
+    wait_for_device(__func__);
     if (memory) {
         block *b = (block *)memory - 1;
         if (b->mark != MARK)
@@ -187,16 +289,43 @@ cudaError_t cudaFree(void *memory) {
     return freeing();
 }
 
+/* Notes that memory is pinned, or is no more. */
+static void note_pinned(const void *memory, const void *former, size_t bytes) {
+    pthread_mutex_lock(&lock);
+    int i = 0;
+    while (i < MOST_PINNED && pinned[i].memory != former)
+        i++;
+    if (i == MOST_PINNED)
+        abort();
+    pinned[i].memory = memory;
+    pinned[i].bytes = bytes;
+    pthread_mutex_unlock(&lock);
+}
+
+static bool is_pinned(const void *memory) {
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < MOST_PINNED && !found; i++)
+        found =
+            pinned[i].memory && (uintptr_t)memory - (uintptr_t)pinned[i].memory < pinned[i].bytes;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
 cudaError_t cudaMallocHost(void **to, size_t bytes) {
     cudaError_t code = call(__func__);
-    if (code == cudaSuccess)
-        *to = make(bytes);
-    return code;
+    wait_for_device(__func__);
+    if (code != cudaSuccess)
+        return code;
+    *to = make(bytes);
+    note_pinned(*to, NULL, bytes);
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *memory) {
-    if (is_stuck())
-        abort(); /* it would wait */
+    wait_for_device(__func__);
+    if (memory)
+        note_pinned(NULL, memory, 0);
     unmake(memory);
     return freeing();
 }
@@ -227,13 +356,17 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t stream) {
-    (void)kind;
     if (stream->recorded)
         abort();
     cudaError_t code = call(__func__);
-    if (code == cudaSuccess)
-        memmove(to, from, bytes);
-    return code;
+    if (code != cudaSuccess)
+        return code;
+    bool small = bytes <= INLINE_BYTES && kind == cudaMemcpyHostToDevice;
+    if (!small && kind != cudaMemcpyDeviceToDevice &&
+        !is_pinned(kind == cudaMemcpyHostToDevice ? from : to))
+        wait_for(__func__, stream->device, stream->given);
+    memmove(to, from, bytes);
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
@@ -252,9 +385,11 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     (void)flags;
     cudaError_t code = call(__func__);
-    if (code == cudaSuccess)
-        *stream = make(sizeof **stream);
-    return code;
+    if (code != cudaSuccess)
+        return code;
+    *stream = make(sizeof **stream);
+    (*stream)->device = current;
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -263,22 +398,38 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    if ((stream && stream->recorded) || is_stuck())
+    if (stream && stream->recorded)
         abort();
-    return call(__func__);
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        wait_for(__func__, current, stream ? stream->given : 0);
+    return code;
+}
+
+/* Not counted: asked again and again, and after a failure. */
+static cudaError_t query(int device, uint64_t given) {
+    cudaError_t code = freeing();
+    if (code == cudaSuccess && !has_done(device, given))
+        code = cudaErrorNotReady;
+    return code;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    (void)stream;
-    return is_stuck() ? cudaErrorNotReady : freeing(); /* asked after a failure */
+    return stream ? query(stream->device, stream->given) : query(current, 0);
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    return query(event->device, event->given);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     (void)flags;
     cudaError_t code = call(__func__);
-    if (code == cudaSuccess)
-        *event = make(sizeof **event);
-    return code;
+    if (code != cudaSuccess)
+        return code;
+    *event = make(sizeof **event);
+    (*event)->device = current;
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
@@ -287,8 +438,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    (void)event;
-    (void)stream;
+    if (stream->recorded)
+        abort();
+    event->given = stream->given;
     return call(__func__);
 }
 
@@ -348,8 +500,9 @@ static void run(const pick *p) {
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
-    (void)stream;
     cudaError_t code = call(__func__);
+    for (int i = 0; i < executable->shared && code == cudaSuccess; i++)
+        give(__func__, stream, executable->kinds[i], NULL);
     for (int i = 0; i < executable->count && code == cudaSuccess; i++)
         run(&executable->picks[i]);
     return code;
@@ -449,6 +602,9 @@ static int destroy(void *comm) {
 
 /* As NCCL does, after the graphs. */
 static int abort_when_no_graph_is_left(void *comm) {
+    pthread_mutex_lock(&lock);
+    work[*(const int *)comm].aborted = true;
+    pthread_mutex_unlock(&lock);
     while (atomic_load(&graphs) > 0)
         nanosleep(&(struct timespec){.tv_nsec = 10000}, NULL);
     return destroy(comm);
@@ -463,6 +619,7 @@ static int all_gather(const void *send, void *receive, size_t count, int type, v
     const int *rank = comm;
     if (call(__func__) != cudaSuccess)
         return 1;
+    give("ncclAllGather", stream, GATHER, NULL);
     for (int r = 0; r < rank[1] && count == 1 && !stream->recorded; r++)
         ((float *)receive)[r] = (float)(r + 1);
     return 0;
@@ -537,4 +694,10 @@ FAKE_KERNEL(mln_cuda_by_token_launch, mln_cuda_best *to, const mln_cuda_best *fr
             int32_t ranks, cudaStream_t stream)
 FAKE_KERNEL(mln_cuda_place_logits_launch, float *logits, const float *parts, int32_t tokens,
             int32_t vocab, int32_t most, int32_t ranks, cudaStream_t stream)
-FAKE_KERNEL(mln_cuda_exchange_launch, const mln_cuda_exchange *exchange, cudaStream_t stream)
+
+cudaError_t mln_cuda_exchange_launch(const mln_cuda_exchange *exchange, cudaStream_t stream) {
+    cudaError_t code = call(__func__);
+    if (code == cudaSuccess)
+        give(__func__, stream, EXCHANGE, (_Atomic int32_t *)(void *)(uintptr_t)exchange->stop);
+    return code;
+}
