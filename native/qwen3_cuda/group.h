@@ -25,7 +25,7 @@ typedef struct mln_cuda_group {
     mln_cuda_link links[MLN_SHARD_MAX_RANKS];
     myelin_plugin_model *models[MLN_SHARD_MAX_RANKS];
     _Atomic int32_t lost; /* 1 + the rank whose failure has ended all, or 0 */
-    _Atomic uint64_t arrived;
+    _Atomic uint64_t arrived, without[2];
     pthread_mutex_t call; /* held by whoever makes a call */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t begin, end;

@@ -115,15 +115,19 @@ static void wait_a_little(int looks) {
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
 }
 
-cudaError_t mln_cuda_link_meet(mln_cuda_link *link) {
-    uint64_t all = ++link->meetings * (uint64_t)link->ranks;
+cudaError_t mln_cuda_link_meet(mln_cuda_link *link, cudaError_t code) {
+    uint64_t meeting = ++link->meetings, all = meeting * (uint64_t)link->ranks;
+    /* Nobody is at the meeting after the next before all have seen what became of this one. */
+    _Atomic uint64_t *without = &link->without[meeting % 2];
+    if (code == cudaErrorMemoryAllocation)
+        atomic_store(without, meeting);
     atomic_fetch_add(link->arrived, 1);
     for (int looks = 0; atomic_load(link->arrived) < all; looks += looks < EAGER_LOOKS) {
         if (atomic_load(link->lost) != 0)
             return cudaErrorUnknown;
         wait_a_little(looks);
     }
-    return cudaSuccess;
+    return atomic_load(without) == meeting ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t mln_cuda_link_drain(mln_cuda_link *link, cudaStream_t stream) {

@@ -40,6 +40,7 @@ typedef struct mln_cuda_link {
     int32_t rank, ranks;
     _Atomic int32_t *lost;     /* 1 + the rank that failed first while others may wait for it */
     _Atomic uint64_t *arrived; /* ranks at meetings, all counted */
+    _Atomic uint64_t *without; /* [2] the last meetings, odd and even, to which one had no memory */
     bool direct;               /* all devices may write to each other's memory */
     _Atomic int32_t *stop;     /* pinned, of all: not 0 when no device need wait for words any
                                   more, or one has waited in vain */
@@ -82,8 +83,11 @@ typedef struct mln_cuda_direct {
 cudaError_t mln_cuda_direct_allocate(const mln_cuda_link *link, mln_cuda_direct *direct,
                                      int64_t room);
 
-/* Returns when the threads of all ranks have come here; an error when one never will. */
-cudaError_t mln_cuda_link_meet(mln_cuda_link *link);
+/*
+ * Returns when the threads of all ranks have come here, each with success or without memory:
+ * without if one was. Another error when one never comes.
+ */
+cudaError_t mln_cuda_link_meet(mln_cuda_link *link, cudaError_t code);
 /* This rank has failed: nobody may wait for it any more, and no device waits for words. */
 void mln_cuda_link_lose(mln_cuda_link *link);
 /* Ends what waits for other ranks. */

@@ -8,6 +8,7 @@
 #include "internal.h"
 
 enum { MAX_STEPS = MLN_PERSIST_STEPS };   /* tokens between two looks of the host */
+enum { GRAPH_ROOM = 64 << 20 };           /* several devices: bytes free when a graph is made */
 #define PARTIAL_BYTES (INT64_C(64) << 20) /* most that splits of attention may take */
 
 static myelin_status probe(const myelin_model_description *description,
@@ -398,6 +399,37 @@ static cudaError_t enqueue_step(myelin_plugin_context *c, const chunk_call *call
                        : mln_cuda_greedy(c, call->count, splits);
 }
 
+/* NCCL's part of a graph cannot be taken back when it finds no memory: that is the connection's
+ * end. */
+static cudaError_t check_room_for_graph(const myelin_plugin_context *c) {
+    size_t available = 0, total = 0;
+    if (!c->model->link)
+        return cudaSuccess;
+    cudaError_t code = cudaMemGetInfo(&available, &total);
+    return code == cudaSuccess && available < GRAPH_ROOM ? cudaErrorMemoryAllocation : code;
+}
+
+static cudaError_t make_graph(myelin_plugin_context *c, const chunk_call *call, int32_t splits,
+                              cudaGraphExec_t *graph) {
+    cudaGraph_t captured = NULL;
+    cudaError_t code = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
+    if (code != cudaSuccess)
+        return code;
+    c->captures = true;
+    cudaError_t inside = enqueue_step(c, call, splits);
+    c->captures = false;
+    code = cudaStreamEndCapture(c->stream, &captured);
+    if (inside != cudaSuccess)
+        code = inside;
+    if (code == cudaSuccess)
+        code = cudaGraphInstantiate(graph, captured, 0);
+    if (captured)
+        cudaGraphDestroy(captured);
+    if (code != cudaSuccess)
+        *graph = NULL;
+    return code;
+}
+
 /* The graph of a step, made when first wanted. */
 static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, int32_t splits,
                             cudaGraphExec_t *graph) {
@@ -408,24 +440,16 @@ static cudaError_t graph_of(myelin_plugin_context *c, const chunk_call *call, in
     *graph = *slot;
     if (*slot)
         return cudaSuccess;
-    cudaGraph_t captured = NULL;
-    cudaError_t code = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal);
-    if (code != cudaSuccess)
-        return code;
-    c->captures = true;
-    cudaError_t inside = enqueue_step(c, call, rounded);
-    c->captures = false;
-    code = cudaStreamEndCapture(c->stream, &captured);
-    if (inside != cudaSuccess)
-        code = inside;
+    cudaError_t code = check_room_for_graph(c);
     if (code == cudaSuccess)
-        code = cudaGraphInstantiate(slot, captured, 0);
-    if (captured)
-        cudaGraphDestroy(captured);
-    if (code != cudaSuccess)
+        code = make_graph(c, call, rounded, slot);
+    /* No device works while another's memory changes, and all have a graph or none. */
+    if (c->model->link && (code == cudaSuccess || code == cudaErrorMemoryAllocation))
+        code = mln_cuda_link_meet(c->model->link, code);
+    if (code != cudaSuccess && *slot) {
+        cudaGraphExecDestroy(*slot);
         *slot = NULL;
-    if (code == cudaSuccess && c->model->link) /* no device works while another's memory changes */
-        code = mln_cuda_link_meet(c->model->link);
+    }
     *graph = *slot;
     return code;
 }
@@ -440,7 +464,7 @@ static cudaError_t launch_step(myelin_plugin_context *c, const chunk_call *call,
         return enqueue_step(c, call, bucket_of(splits, &bucket));
     cudaGraphExec_t graph;
     cudaError_t code = graph_of(c, call, splits, &graph);
-    if (code == cudaErrorMemoryAllocation && !c->model->link) { /* several devices do alike */
+    if (code == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         return enqueue_step(c, call, bucket_of(splits, &bucket));
     }

@@ -99,7 +99,8 @@ static myelin_status connect(mln_cuda_group *group, myelin_error_buffer *error) 
                                           .rank = r,
                                           .ranks = group->ranks,
                                           .lost = &group->lost,
-                                          .arrived = &group->arrived};
+                                          .arrived = &group->arrived,
+                                          .without = group->without};
     return MYELIN_OK;
 }
 

@@ -332,6 +332,35 @@ static void one_of_several_fails(void **state) {
         }
 }
 
+/* Where one of several has no memory for a graph, all do without; and where there is next to none.
+ */
+static void all_do_without_a_graph(void **state) {
+    (void)state;
+    int without = 0;
+    world w = {0};
+    tally none = {0};
+    reset();
+    assert_int_equal(load(&w), MYELIN_OK);
+    make(&w, &none);
+    fake.available = 1 << 20;
+    use(&w, &none);
+    assert_int_equal(none.failed, 0);
+    free_all(&w);
+    assert_int_equal(fake.graphs, 0);
+    for (uint64_t n = 1;; n++) {
+        reset();
+        fake.only = "cudaGraphInstantiate";
+        fake.failing = n;
+        fake.code = cudaErrorMemoryAllocation;
+        tally t = run();
+        assert_int_equal(t.failed, 0);
+        if (!fake.failed)
+            break;
+        without++;
+    }
+    assert_true(without > 0);
+}
+
 /*
  * A device fails for itself alone, at every third call of all: the others compute, and wait for it
  * where they would on a GPU; yet every call ends.
@@ -427,10 +456,13 @@ int main(int argc, char **argv) {
     (void)argv;
     if (argc > 1) {
         devices = 2;
-        const struct CMUnitTest several[] = {
-            cmocka_unit_test(all_is_well),           cmocka_unit_test(one_of_several_fails),
-            cmocka_unit_test(one_fails_alone),       cmocka_unit_test(a_full_queue_keeps_nobody),
-            cmocka_unit_test(nobody_waits_for_ever), cmocka_unit_test(too_few_devices_are_said)};
+        const struct CMUnitTest several[] = {cmocka_unit_test(all_is_well),
+                                             cmocka_unit_test(one_of_several_fails),
+                                             cmocka_unit_test(all_do_without_a_graph),
+                                             cmocka_unit_test(one_fails_alone),
+                                             cmocka_unit_test(a_full_queue_keeps_nobody),
+                                             cmocka_unit_test(nobody_waits_for_ever),
+                                             cmocka_unit_test(too_few_devices_are_said)};
         return cmocka_run_group_tests(several, open_checkpoint, close_checkpoint);
     }
     const struct CMUnitTest tests[] = {

@@ -69,11 +69,13 @@ static struct {
     const char *memory;
     size_t bytes;
 } pinned[MOST_PINNED];
+static uint64_t of_name;          /* calls that fake.only names */
 static _Thread_local int current; /* device */
 
 void fake_reset(void) {
     fake = (fake_device){.devices = 1, .available = TOTAL_BYTES, .live = fake.live, .queue = QUEUE};
     memset(work, 0, sizeof work);
+    of_name = 0;
 }
 
 /* Whether the device of this thread is gone; with the lock held. */
@@ -84,11 +86,15 @@ static bool is_gone(void) {
 static cudaError_t call(const char *name) {
     pthread_mutex_lock(&lock);
     fake.calls++;
-    if (fake.failing > 0 && fake.calls == fake.failing) {
+    uint64_t number = fake.calls;
+    if (fake.only)
+        number = strcmp(name, fake.only) == 0 ? ++of_name : 0;
+    bool fails = fake.failing > 0 && number == fake.failing;
+    if (fails) {
         fake.failed = name;
         fake.broken = current;
     }
-    bool fails = is_gone() || (fake.failing > 0 && fake.calls == fake.failing);
+    fails = fails || is_gone();
     pthread_mutex_unlock(&lock);
     return fails ? fake.code : cudaSuccess;
 }
@@ -476,6 +482,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
         return code;
     *executable = make(sizeof **executable);
     atomic_fetch_add(&graphs, 1);
+    pthread_mutex_lock(&lock);
+    fake.graphs++;
+    pthread_mutex_unlock(&lock);
     **executable = *graph;
     return code;
 }

@@ -18,7 +18,8 @@ enum { FAKE_IDS = 7, FAKE_DEVICES = 4 };
 
 typedef struct fake_device {
     uint64_t calls;     /* so far; asking for the last error and freeing are not counted */
-    uint64_t failing;   /* the number of the call that fails; 0: none */
+    uint64_t failing;   /* the number of the call that fails; 0: none, */
+    const char *only;   /* of those with this name; NULL: of all */
     cudaError_t code;   /* how */
     bool for_good;      /* and all calls after it, */
     bool alone;         /* but only those of the thread's device */
@@ -30,6 +31,7 @@ typedef struct fake_device {
     bool stays;       /* one sequence is decoded by the kernel that stays for a chunk, */
     bool silent;      /* a block of which is never heard of */
     bool stuck;       /* what a device was given never ends once a call has failed */
+    int graphs;       /* that were made */
     int64_t live;     /* allocations, streams, events, graphs and links that are not freed yet */
 } fake_device;
 
