@@ -617,11 +617,12 @@ static void close_staging(loader *l) {
  * which some thousands of them add up to the same bits.
  */
 static myelin_status check_wgmma(bool *usable, myelin_error_buffer *error) {
-    int major = 0, minor = 0;
+    int device = 0, major = 0, minor = 0;
     int32_t *different = NULL, found[MLN_CUDA_CHECKS] = {0};
     *usable = false;
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     if (major != 9 || minor != 0)
         return MYELIN_OK;
     cudaError_t code = cudaMalloc((void **)&different, sizeof found);
