@@ -27,6 +27,19 @@ static bool has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
 }
+
+/* A Zen 4 or later, which reads a stream as fast as it goes by itself. */
+static bool prefetches_well(const mln_cpu_kernels *kernels) {
+    unsigned most, b, c, d;
+    return (kernels == &mln_cpu_kernels_avx512_vnni || kernels == &mln_cpu_kernels_avx512) &&
+           __get_cpuid(0, &most, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
+           d == signature_AMD_edx;
+}
+#else
+static bool prefetches_well(const mln_cpu_kernels *kernels) {
+    (void)kernels;
+    return false;
+}
 #endif
 
 typedef struct candidate {
@@ -64,4 +77,10 @@ const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
         if (all[i].runs && (!wanted || !strcmp(wanted, all[i].kernels->name)))
             return all[i].kernels;
     return NULL;
+}
+
+mln_cpu_fetch mln_cpu_fetch_of(const mln_cpu_kernels *kernels, mln_cpu_kind kind) {
+    if (prefetches_well(kernels))
+        return kind == MLN_CPU_BF16P ? MLN_CPU_FETCH_NEAR : MLN_CPU_FETCH_NONE;
+    return (mln_cpu_fetch)kernels->fetch[kind];
 }

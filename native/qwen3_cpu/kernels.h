@@ -39,6 +39,13 @@ typedef enum mln_cpu_kind {
     MLN_CPU_KINDS
 } mln_cpu_kind;
 
+/* How far ahead of its use the kernels have the processor fetch what they read of a panel. */
+typedef enum mln_cpu_fetch {
+    MLN_CPU_FETCH_NONE, /* its own prefetching does better alone */
+    MLN_CPU_FETCH_NEAR, /* 4 KiB, into the first cache */
+    MLN_CPU_FETCH_FAR   /* and 16 KiB, into the second */
+} mln_cpu_fetch;
+
 enum {
     MLN_CPU_PANEL = 32,      /* rows of a panel */
     MLN_CPU_BLOCK = 24,      /* most tokens whose activations are packed together */
@@ -54,7 +61,7 @@ typedef struct mln_cpu_matrix {
     int32_t kind;        /* a mln_cpu_kind */
     int32_t group;       /* Q4, Q8: columns of a group, 32, 64 or 128 */
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
-    int32_t reserved;
+    int32_t fetch;       /* a mln_cpu_fetch: for a token or two; for more it is always NEAR */
     int64_t rows, columns;
     int64_t panels;
     int64_t panel_bytes;
@@ -155,6 +162,7 @@ static inline int64_t mln_cpu_part_size(int64_t rows, int64_t width) {
 
 typedef struct mln_cpu_kernels {
     const char *name;
+    int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_fetch_of() */
 
     /* Bytes that `count` tokens' activations take packed for a matrix. */
     size_t (*packed_bytes)(const mln_cpu_matrix *weight, int32_t count);
@@ -208,5 +216,8 @@ typedef struct mln_cpu_kernels {
 
 /* The fastest table this processor can run; `wanted` names another, or is NULL. */
 const mln_cpu_kernels *mln_cpu_choose(const char *wanted);
+
+/* How far ahead this processor is to fetch weights of a kind for a token or two. */
+mln_cpu_fetch mln_cpu_fetch_of(const mln_cpu_kernels *kernels, mln_cpu_kind kind);
 
 #endif

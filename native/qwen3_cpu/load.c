@@ -104,6 +104,7 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, int64_t rows
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
+    target->fetch = mln_cpu_fetch_of(job->model->kernels, target->kind);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
     *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};

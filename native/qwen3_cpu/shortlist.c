@@ -124,6 +124,7 @@ myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *e
     list->narrow = (mln_cpu_matrix){.kind = MLN_CPU_Q8,
                                     .group = group,
                                     .scale_dtype = MYELIN_DTYPE_F16,
+                                    .fetch = mln_cpu_fetch_of(model->kernels, MLN_CPU_Q8),
                                     .rows = head->rows,
                                     .columns = head->columns,
                                     .panels = head->panels,

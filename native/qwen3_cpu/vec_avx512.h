@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { FETCHES_FEW = 1 }; /* dense weights for a token or two: kernels.inc */
+#define FETCH_DENSE MLN_CPU_FETCH_FAR
 
 typedef __m512 vf;  /* 16 floats */
 typedef __m512i vw; /* 64 raw bytes */

@@ -21,7 +21,8 @@
 #include "half.h"
 
 enum { VEC_PARTS = 64 / VEC_BYTES, PART_LANES = VEC_BYTES / 4 };
-enum { FETCHES_FEW = 0 }; /* dense weights for a token or two: kernels.inc */
+/* For a token or two there are so many loads that a processor guesses better alone. */
+#define FETCH_DENSE MLN_CPU_FETCH_NONE
 
 typedef float part_f __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t part_i __attribute__((vector_size(VEC_BYTES)));
