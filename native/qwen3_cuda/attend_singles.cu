@@ -141,19 +141,8 @@ __device__ void convert_row(float4 *wide, const mln_cuda_attention &p, int token
 }
 
 __device__ void convert_if_last(float4 *wide, const mln_cuda_attention &p, int token) {
-    __shared__ bool last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int32_t *done = p.done + token * p.kv_heads;
-        last = atomicAdd(done, 1) == p.kv_heads - 1;
-        if (last)
-            *done = 0; /* ready for the next layer */
-    }
-    __syncthreads();
-    if (!last)
+    if (!ends_last(p.done + token * p.kv_heads, p.kv_heads))
         return;
-    __threadfence();
     if (p.form == MLN_CUDA_FORM_WGMMA)
         convert_row<true>(wide, p, token);
     else

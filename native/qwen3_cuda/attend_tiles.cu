@@ -19,20 +19,9 @@ constexpr int kThreads = 128;
 
 /* The block of a (token, kv head) that ends last puts the splits together. */
 __device__ void combine_if_last(const mln_cuda_attention &p, int token, int head, int splits) {
-    __shared__ bool last;
     int group = p.heads / p.kv_heads;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int32_t *done = p.done + token * p.kv_heads + head;
-        last = atomicAdd(done, 1) == splits - 1;
-        if (last)
-            *done = 0; /* ready for the next layer */
-    }
-    __syncthreads();
-    if (!last)
+    if (!ends_last(p.done + token * p.kv_heads + head, splits))
         return;
-    __threadfence();
     int d = threadIdx.x;
     for (int h = 0; h < group; h++) {
         int64_t query = (int64_t)token * p.heads + head * group + h;

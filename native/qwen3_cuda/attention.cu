@@ -105,20 +105,9 @@ __device__ float combined(const mln_cuda_attention &p, int token, int head, int 
  * no difference: the order of the sum is by position.
  */
 __device__ void combine_if_last(const mln_cuda_attention &p, int token, int head, int splits) {
-    __shared__ bool last;
     int group = p.heads / p.kv_heads;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int32_t *done = p.done + token * p.kv_heads + head;
-        last = atomicAdd(done, 1) == splits - 1;
-        if (last)
-            *done = 0; /* ready for the next layer */
-    }
-    __syncthreads();
-    if (!last)
+    if (!ends_last(p.done + token * p.kv_heads + head, splits))
         return;
-    __threadfence();
     for (int i = threadIdx.x; i < group * p.head_dim; i += blockDim.x)
         p.attended[(int64_t)(token * p.heads + head * group) * p.head_dim + i] =
             combined(p, token, head * group + i / p.head_dim, splits, i % p.head_dim);

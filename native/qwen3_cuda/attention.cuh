@@ -100,6 +100,25 @@ struct PreparedHead {
     }
 };
 
+/*
+ * Whether the block is the last of `count` that come here; it then sees what the others have
+ * written. `done` counts them and is 0 again in the end, for the next layer.
+ */
+__device__ inline bool ends_last(int32_t *done, int count) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(done, 1) == count - 1;
+        if (last)
+            *done = 0;
+    }
+    __syncthreads();
+    if (last)
+        __threadfence();
+    return last;
+}
+
 __device__ inline const float *qkv_row(const mln_cuda_attention &p, int token) {
     return p.qkv + (int64_t)token * (p.heads + 2 * p.kv_heads) * p.head_dim;
 }
