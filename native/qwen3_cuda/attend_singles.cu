@@ -113,31 +113,17 @@ __device__ void put_own(unsigned char *side, const __half *own, int at) {
 /* A token's row to where a product with it wants it, by the block that ends last of its heads'. */
 template <bool WGMMA>
 __device__ void convert_row(float4 *wide, const mln_cuda_attention &p, int token) {
-    __shared__ float mosts[kOwnWarps];
     int columns = p.heads * D, quads = columns / 4;
-    const float4 *x = reinterpret_cast<const float4 *>(p.attended + (int64_t)token * columns);
-    float most = 0.0f;
-    for (int i = threadIdx.x; i < quads; i += kThreads) {
-        float4 v = __ldcg(x + i);
-        most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
-        wide[i] = v;
-    }
-    most = warp_most(most);
-    if (threadIdx.x % 32 == 0)
-        mosts[threadIdx.x / 32] = most;
-    __syncthreads();
-    for (int w = 0; w < kOwnWarps; w++)
-        most = fmaxf(most, mosts[w]);
-    float up, down;
-    powers_for(most, &up, &down);
+    const float *x = p.attended + (int64_t)token * columns;
     Fragments<WGMMA> fragments(p.fragments, token, columns / MLN_UNIT_COLUMNS);
-    for (int i = threadIdx.x; i < quads; i += kThreads) {
-        float4 v = wide[i];
-        fragments.put(4 * i, as_word(__floats2half2_rn(v.x * up, v.y * up)),
-                      as_word(__floats2half2_rn(v.z * up, v.w * up)));
-    }
+    auto load = [&](float4(&v)[kStageBatch], int base) {
+        load_quads<kThreads>(v, x, base, columns, quads);
+    };
+    auto put = [&](int k, uint32_t a, uint32_t b) { fragments.put(k, a, b); };
+    float factor =
+        stage_row<kThreads>(wide, nullptr, columns, quads, p.eps, load, put, BlockSync());
     if (threadIdx.x == 0)
-        p.factors[token] = down;
+        p.factors[token] = factor;
 }
 
 __device__ void convert_if_last(float4 *wide, const mln_cuda_attention &p, int token) {

@@ -22,13 +22,14 @@ __device__ inline float4 load_quad(const float *x, int i, int columns) {
                        4 * i + 3 < columns ? x[4 * i + 3] : 0.0f);
 }
 
-/* Those of quads base, base + 256, ... that there are. */
+/* Those of quads base, base + THREADS, ... that there are. */
+template <int THREADS = kStageThreads>
 __device__ inline void load_quads(float4 (&v)[kStageBatch], const float *x, int base, int columns,
                                   int quads) {
 #pragma unroll
     for (int u = 0; u < kStageBatch; u++)
-        if (base + u * kStageThreads < quads)
-            v[u] = load_quad(x, base + u * kStageThreads, columns);
+        if (base + u * THREADS < quads)
+            v[u] = load_quad(x, base + u * THREADS, columns);
 }
 
 /* The norm's weights to where stage_row() wants them: each thread its own. */
@@ -52,23 +53,23 @@ __device__ inline float warp_most(float x) {
 }
 
 /*
- * One row of activations by 256 threads, of which sync() is a barrier. load(v, base) fetches quads
- * base, base + 256, ... of those there are; put(column, four values) receives them times the norm's
- * weights (NULL: 1; they may lie in `wide`) and a power of two. Returns what products with them are
- * multiplied by.
+ * One row of activations by so many threads, of which sync() is a barrier; with a norm their number
+ * decides in which order squares are added. load(v, base) fetches quads base, base + THREADS, ...
+ * of those there are; put(column, four values) receives them times the norm's weights (NULL: 1;
+ * they may lie in `wide`) and a power of two. Returns what products with them are multiplied by.
  */
-template <typename Load, typename Put, typename Sync>
+template <int THREADS = kStageThreads, typename Load, typename Put, typename Sync>
 __device__ inline float stage_row(float4 *wide, const float4 *norm, int columns, int quads,
                                   float eps, Load load, Put put, Sync sync) {
-    constexpr int WARPS = kStageThreads / 32;
+    constexpr int WARPS = THREADS / 32;
     __shared__ __align__(16) float sums[WARPS], mosts[WARPS];
     float squares = 0.0f, most = 0.0f;
-    for (int base = threadIdx.x; base < quads; base += kStageBatch * kStageThreads) {
+    for (int base = threadIdx.x; base < quads; base += kStageBatch * THREADS) {
         float4 v[kStageBatch];
         load(v, base);
 #pragma unroll
         for (int u = 0; u < kStageBatch; u++) {
-            int i = base + u * kStageThreads;
+            int i = base + u * THREADS;
             if (i >= quads)
                 break;
             if (norm) {
@@ -101,7 +102,7 @@ __device__ inline float stage_row(float4 *wide, const float4 *norm, int columns,
     }
     float up, down;
     powers_for(most, &up, &down);
-    for (int i = threadIdx.x; i < quads; i += kStageThreads) {
+    for (int i = threadIdx.x; i < quads; i += THREADS) {
         float4 v = wide[i];
         __half2 a = __floats2half2_rn(v.x * up, v.y * up);
         __half2 b = __floats2half2_rn(v.z * up, v.w * up);
