@@ -9,76 +9,22 @@
 #include <math.h>
 #include <stdint.h>
 
-#include "attend_sides.cuh"
+#include "attend_lines.cuh"
 #include "pieces.h"
 
 namespace {
 
 constexpr int kStages = 2, kBytes = kStages * 2 * kSide;
 
-/* The two queries a lane has parts of: rows lane / 4 and lane / 4 + 8 of its warp. */
-struct Lines {
-    int token[2], head[2], limit[2]; /* keys it sees from the present split on */
-    bool there[2];
-    Row low, high;
-    Seen seen[2];
-    float out[kChunks][4]; /* product n has d = 8 n .. 8 n + 7 */
-};
-
-__device__ void begin_lines(Lines &lines, const mln_cuda_attention &p, int2 piece) {
-    int group = p.heads / p.kv_heads, each = kRows / group, lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int r = lane / 4 + 8 * half, t = (int)threadIdx.x / 32 * each + r / group;
-        lines.there[half] = r / group < each && t < piece.y;
-        lines.token[half] = piece.x + (lines.there[half] ? t : 0);
-        lines.head[half] = blockIdx.y * group + r % group;
-        lines.limit[half] = lines.there[half] ? p.rows[lines.token[half]].position + 1 : 0;
-        lines.seen[half] = Seen{-INFINITY, 0.0f};
-    }
-    const __half *queries = static_cast<const __half *>(p.queries);
-    auto at = [&](int half) {
-        return queries + ((int64_t)lines.token[half] * p.heads + lines.head[half]) * D;
-    };
-    lines.low = load_row(at(0), lane % 4, lines.there[0]);
-    lines.high = load_row(at(1), lane % 4, lines.there[1]);
-#pragma unroll
-    for (int n = 0; n < kChunks; n++)
-        lines.out[n][0] = lines.out[n][1] = lines.out[n][2] = lines.out[n][3] = 0.0f;
-}
-
 /* One split by one warp. */
-__device__ void attend_split(Lines &lines, const unsigned char *keys, uint32_t values) {
-    int lane = threadIdx.x % 32, q = lane % 4;
-    float c[kSplit / 8][4], most[2] = {-INFINITY, -INFINITY};
-    score_all(c, lines.low, lines.high, keys);
-#pragma unroll
-    for (int n = 0; n < kSplit / 8; n++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            bool seen = 8 * n + 2 * q + e % 2 < lines.limit[e / 2];
-            c[n][e] = seen ? c[n][e] * score_scale() : -INFINITY;
-            most[e / 2] = fmaxf(most[e / 2], c[n][e]);
-        }
-    }
+__device__ void attend_split(Lines &lines, const Row &low, const Row &high,
+                             const unsigned char *keys, uint32_t values) {
+    int lane = threadIdx.x % 32;
+    float c[kSplit / 8][4], before[2], now[2];
     uint32_t a[4][4];
-    float before[2] = {1.0f, 1.0f}, now[2] = {0.0f, 0.0f};
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        most[half] = row_max(most[half]);
-        float base = lines.limit[half] > 0 ? most[half] : 0.0f; /* 2^-infinity is 0 */
-#pragma unroll
-        for (int n = 0; n < kSplit / 8; n++)
-            a[n / 2][half + n % 2 * 2] = as_word(
-                __floats2half2_rn(exp2f(c[n][2 * half] - base), exp2f(c[n][2 * half + 1] - base)));
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float sum = weight_sum(a, half);
-        if (lines.limit[half] > 0)
-            join(lines.seen[half], most[half], sum, &before[half], &now[half]);
-        lines.limit[half] -= kSplit;
-    }
+    score_all(c, low, high, keys);
+    weigh(lines, c, before, now);
+    pack_weights(a, c);
     constexpr int GROUP = 4; /* of products that do not wait for each other */
 #pragma unroll
     for (int n = 0; n < kChunks; n += GROUP) {
@@ -99,22 +45,6 @@ __device__ void attend_split(Lines &lines, const unsigned char *keys, uint32_t v
             for (int e = 0; e < 4; e++)
                 lines.out[n + i][e] =
                     fmaf(sums[i][e], now[e / 2], lines.out[n + i][e] * before[e / 2]);
-    }
-}
-
-__device__ void end_lines(const Lines &lines, const mln_cuda_attention &p) {
-    int q = threadIdx.x % 4;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        if (!lines.there[half])
-            continue;
-        float *to =
-            p.attended + ((int64_t)lines.token[half] * p.heads + lines.head[half]) * D + 2 * q;
-#pragma unroll
-        for (int n = 0; n < kChunks; n++)
-            *reinterpret_cast<float2 *>(to + 8 * n) =
-                make_float2(lines.out[n][2 * half] / lines.seen[half].sum,
-                            lines.out[n][2 * half + 1] / lines.seen[half].sum);
     }
 }
 
@@ -140,6 +70,8 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
     commit();
     Lines lines;
     begin_lines(lines, p, piece);
+    Row low = load_row(query_of(lines, p, 0), (int)threadIdx.x % 4, lines.there[0]);
+    Row high = load_row(query_of(lines, p, 1), (int)threadIdx.x % 4, lines.there[1]);
     for (int split = 0; split < splits; split++) {
         if (split + 1 < splits)
             copy(split + 1);
@@ -148,7 +80,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
         __syncthreads();
         int stage = split % kStages * 2 * kSide;
         if (__any_sync(~0u, lines.limit[0] > 0 || lines.limit[1] > 0))
-            attend_split(lines, shared + stage, base + stage + kSide);
+            attend_split(lines, low, high, shared + stage, base + stage + kSide);
         __syncthreads();
     }
     end_lines(lines, p);
@@ -164,9 +96,11 @@ extern "C" int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
 }
 
 extern "C" int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads,
-                                       int32_t tokens, int32_t pieces, int32_t splits) {
+                                       int32_t tokens, int32_t pieces, int32_t splits,
+                                       int32_t wgmma) {
     return mln_cuda_attends_in_tiles(half_cache, head_dim) &&
-           mln_pieces_suffice(kv_heads, tokens, pieces, splits);
+           (mln_pieces_suffice(kv_heads, tokens, pieces, splits) ||
+            (wgmma && mln_groups_suffice(kv_heads, tokens, pieces)));
 }
 
 extern "C" cudaError_t mln_cuda_prepare_pieces(void) {
@@ -176,6 +110,8 @@ extern "C" cudaError_t mln_cuda_prepare_pieces(void) {
 
 extern "C" cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *p,
                                                      cudaStream_t stream) {
+    if (p->wgmma)
+        return mln_cuda_attend_groups_launch(p, stream);
     dim3 grid((unsigned)p->num_pieces, (unsigned)p->kv_heads);
     return launch_kernel(pieces_kernel<kWarps, kBlocks>, grid, 32 * kWarps, kBytes, p->early != 0,
                          *p, stream);

@@ -124,7 +124,8 @@ typedef struct mln_cuda_attention {
     int32_t form;       /* of singles: a mln_cuda_form; what is attended is put there as well, */
     unsigned char *fragments; /* for a product with it */
     float *factors;
-    int32_t own; /* each row is its sequence's only one: keys are prepared as they are needed */
+    int32_t own;   /* each row is its sequence's only one: keys are prepared as they are needed */
+    int32_t wgmma; /* pieces are attended to by warp groups */
 } mln_cuda_attention;
 
 /* Rows of weights on their way into tiles. In device memory. */
@@ -147,7 +148,7 @@ cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *linear, cudaStream_t st
 int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
 cudaError_t mln_cuda_wgmma_launch(const mln_cuda_linear *linear, cudaStream_t stream);
 cudaError_t mln_cuda_prepare_wgmma(void);
-/* Adds to different[CHECKS] how many of 12,288 sums a block differ from those of mma. */
+/* Adds to different[CHECKS] how many of 20,480 sums a block differ from those of mma. */
 cudaError_t mln_cuda_wgmma_check(uint32_t seed, int32_t blocks, int32_t *different,
                                  cudaStream_t stream);
 cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream);
@@ -175,10 +176,13 @@ int mln_cuda_attends_rows(int half_cache, int32_t head_dim, int32_t heads, int32
 cudaError_t mln_cuda_attend_tiles_launch(const mln_cuda_attention *attention, cudaStream_t stream);
 /* By pieces of at most so many neighbouring tokens: whether there are enough of them. */
 int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, int32_t tokens,
-                            int32_t pieces, int32_t splits);
+                            int32_t pieces, int32_t splits, int32_t wgmma);
 int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads);
 cudaError_t mln_cuda_prepare_pieces(void);
 cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *attention, cudaStream_t stream);
+/* The same by warp groups. */
+cudaError_t mln_cuda_prepare_groups(void);
+cudaError_t mln_cuda_attend_groups_launch(const mln_cuda_attention *attention, cudaStream_t stream);
 /* One token each of many sequences, `own`: whether there are enough of them. */
 int mln_cuda_attends_singles(int half_cache, int32_t head_dim, int32_t heads, int32_t kv_heads,
                              int32_t tokens, int32_t splits);

@@ -75,15 +75,15 @@ typedef enum attend_mode {
 } attend_mode;
 
 /* How rows are attended with; none of it changes a result. */
-static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32_t splits,
-                           bool own) {
+static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32_t splits, bool own,
+                           int32_t wgmma) {
     const myelin_config *config = &c->model->config;
     int32_t heads = config->num_attention_heads, kv_heads = config->num_key_value_heads;
     if (own && mln_cuda_attends_singles(c->model->half_cache, config->head_dim, heads, kv_heads,
                                         tokens, splits))
         return ATTEND_SINGLES;
     if (mln_cuda_attends_pieces(c->model->half_cache, config->head_dim, kv_heads, tokens,
-                                c->num_pieces, splits))
+                                c->num_pieces, splits, wgmma))
         return ATTEND_PIECES;
     if (own)
         return ATTEND_OWN;
@@ -126,7 +126,8 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .form = mln_cuda_fragment_form(&layer->o_proj, count),
                                     .fragments = c->fragments,
                                     .factors = c->factors,
-                                    .own = own};
+                                    .own = own,
+                                    .wgmma = layer->o_proj.wgmma};
     return boundary(c, mln_cuda_attend_launch(&attention, c->stream), MYELIN_FUSION_KV_ATTENTION);
 }
 
@@ -156,7 +157,7 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
                                    int32_t splits, bool own) {
     const mln_cuda_layer *layer = &c->model->layers[index];
     cudaError_t error = project_qkv(c, layer, tokens);
-    attend_mode mode = mode_of(c, tokens, splits, own);
+    attend_mode mode = mode_of(c, tokens, splits, own, layer->o_proj.wgmma);
     bool whole = mode == ATTEND_ROWS || mode == ATTEND_PIECES;
     if (error == cudaSuccess && mode != ATTEND_OWN && mode != ATTEND_SINGLES)
         error = prepare(c, layer, index, tokens, whole);

@@ -635,6 +635,8 @@ static myelin_status check_wgmma(bool *usable, myelin_error_buffer *error) {
     cudaFree(different);
     if (code == cudaSuccess)
         code = mln_cuda_prepare_wgmma();
+    if (code == cudaSuccess)
+        code = mln_cuda_prepare_groups();
     *usable = true;
     for (int i = 0; i < MLN_CUDA_CHECKS; i++)
         *usable = *usable && found[i] == 0;

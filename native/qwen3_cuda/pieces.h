@@ -11,7 +11,9 @@ enum {
     MLN_PIECE_ROWS = 16,    /* queries of a warp */
     MLN_PIECE_BLOCKS = 200, /* fewer leave an H100 idle: other kernels cut work finer */
     MLN_PIECE_LONG = 64,    /* splits of a long sequence */
-    MLN_PIECE_MANY_BLOCKS = 1000
+    MLN_PIECE_MANY_BLOCKS = 1000,
+    MLN_GROUP_BLOCKS = 32, /* of warp groups: as few are faster than those of other kernels */
+    MLN_GROUP_TOKENS = 32
 };
 
 /* Neighbouring tokens of a piece at most. */
@@ -27,6 +29,12 @@ static inline bool mln_pieces_suffice(int32_t kv_heads, int32_t tokens, int32_t 
         return false;
     /* single tokens of long sequences: the longest of a few would have to be waited for */
     return tokens >= 4 * pieces || splits <= MLN_PIECE_LONG || blocks >= MLN_PIECE_MANY_BLOCKS;
+}
+
+/* Whether they are for warp groups: fewer pieces, but of prompts. */
+static inline bool mln_groups_suffice(int32_t kv_heads, int32_t tokens, int32_t pieces) {
+    return tokens > MLN_GROUP_TOKENS && tokens >= 4 * pieces &&
+           (int64_t)pieces * kv_heads >= MLN_GROUP_BLOCKS;
 }
 
 #endif

@@ -3,7 +3,8 @@
  * Whether this device's wgmma adds up as its mma does, to the last bit. That is not documented, so
  * it is tried before anything depends on it: chains of 16 products of 16 columns that start from a
  * sum, with operands that show how a product is added up - of any size, subnormal, cancelling each
- * other, one much larger than the rest.
+ * other, one much larger than the rest. So is whether it matters in which order a product has its
+ * columns.
  */
 #include <cuda_fp16.h>
 #include <stdint.h>
@@ -57,8 +58,24 @@ __device__ uint32_t pair_at(uint32_t seed, int kind, uint32_t row, int column, b
            operand(kind, random_at(seed, kind, row, column + 1), column + 1, weight) << 16;
 }
 
-template <int N>
+/* How wgmma and mma have the same products. */
+enum order {
+    ALIKE,
+    NEIGHBOURS, /* columns 4 q + i of 16 are mma's 2 q + i % 2 + 8 (i / 2), as attend_groups.cu has
+                   keys */
+    ACROSS      /* wgmma finds a column's numbers side by side, as it does values */
+};
+
+/* Where column c of token t of a unit lies. */
+template <order ORDER> __device__ uint32_t place_of(int t, int c) {
+    if (ORDER == ACROSS)
+        return (uint32_t)(c * 128 + (t / 8 ^ c % 8) * 16 + t % 8 * 2);
+    return (uint32_t)(t / 8 * 1024 + mln_wgmma_offset(t % 8, c));
+}
+
+template <int N, order ORDER>
 __global__ void __launch_bounds__(kThreads) check_kernel(uint32_t seed, int32_t *different) {
+    static_assert(ORDER != ACROSS || N == 64, "128 bytes a column");
     __shared__ __align__(1024) unsigned char tokens[N * 128];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int kind = blockIdx.x % kKinds;
@@ -78,36 +95,53 @@ __global__ void __launch_bounds__(kThreads) check_kernel(uint32_t seed, int32_t 
         seed = scramble(seed);
         for (int i = threadIdx.x; i < N * 32; i += kThreads) {
             int token = i / 32, c = i % 32 * 2;
-            *reinterpret_cast<uint32_t *>(tokens + token / 8 * 1024 +
-                                          mln_wgmma_offset(token % 8, c)) =
-                pair_at(seed ^ 0x5bd1e995u, kind, (uint32_t)token, c, false);
+            uint32_t pair = pair_at(seed ^ 0x5bd1e995u, kind, (uint32_t)token, c, false);
+            for (int e = 0; e < 2; e++)
+                *reinterpret_cast<uint16_t *>(tokens + place_of<ORDER>(token, c + e)) =
+                    (uint16_t)(pair >> 16 * e);
         }
+        /* the first of two columns that a register has: of wgmma's operand, and of mma's */
+        auto column = [&](order of, int step, int i) {
+            return 16 * step + (of == NEIGHBOURS ? 4 * q + i / 2 * 2 : 2 * q + i / 2 * 8);
+        };
+        auto weights = [&](uint32_t(&to)[4], order of, int step) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                to[i] = pair_at(seed, kind, (uint32_t)(16 * warp + g + i % 2 * 8),
+                                column(of, step, i), true);
+        };
         uint32_t a[4][4];
 #pragma unroll
         for (int step = 0; step < 4; step++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                a[step][i] = pair_at(seed, kind, (uint32_t)(16 * warp + g + i % 2 * 8),
-                                     16 * step + 2 * q + i / 2 * 8, true);
+            weights(a[step], ALIKE, step);
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         __syncthreads();
         wgmma_fence();
         uint64_t b = wgmma_descriptor((uint32_t)__cvta_generic_to_shared(tokens));
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            wgmma<N>(groups, a[step], b + 2 * step, 1);
+            if constexpr (ORDER == ACROSS)
+                wgmma_across(groups, a[step], b + 128 * step, 1);
+            else
+                wgmma<N>(groups, a[step], b + 2 * step, 1);
         wgmma_commit();
         wgmma_wait<0>();
 #pragma unroll
-        for (int step = 0; step < 4; step++)
+        for (int step = 0; step < 4; step++) {
+            uint32_t mine[4];
+            weights(mine, ORDER, step);
+            auto pair = [&](int n, int c) {
+                auto half = [&](int at) {
+                    return (uint32_t) * reinterpret_cast<const uint16_t *>(
+                                            tokens + place_of<ORDER>(8 * n + g, at));
+                };
+                return half(c) | half(c + 1) << 16;
+            };
 #pragma unroll
-            for (int n = 0; n < N / 8; n++) {
-                const unsigned char *from = tokens + n * 1024;
-                int c = 16 * step + 2 * q;
-                mma(single + 4 * n, a[step],
-                    *reinterpret_cast<const uint32_t *>(from + mln_wgmma_offset(g, c)),
-                    *reinterpret_cast<const uint32_t *>(from + mln_wgmma_offset(g, c + 8)));
-            }
+            for (int n = 0; n < N / 8; n++)
+                mma(single + 4 * n, mine, pair(n, column(ORDER, step, 0)),
+                    pair(n, column(ORDER, step, 2)));
+        }
         __syncthreads();
     }
     int count = 0;
@@ -123,7 +157,9 @@ __global__ void __launch_bounds__(kThreads) check_kernel(uint32_t seed, int32_t 
 
 extern "C" cudaError_t mln_cuda_wgmma_check(uint32_t seed, int32_t blocks, int32_t *different,
                                             cudaStream_t stream) {
-    check_kernel<64><<<(unsigned)blocks, kThreads, 0, stream>>>(seed, different);
-    check_kernel<128><<<(unsigned)blocks, kThreads, 0, stream>>>(seed + 1, different);
+    check_kernel<64, ALIKE><<<(unsigned)blocks, kThreads, 0, stream>>>(seed, different);
+    check_kernel<128, ALIKE><<<(unsigned)blocks, kThreads, 0, stream>>>(seed + 1, different);
+    check_kernel<64, NEIGHBOURS><<<(unsigned)blocks, kThreads, 0, stream>>>(seed + 2, different);
+    check_kernel<64, ACROSS><<<(unsigned)blocks, kThreads, 0, stream>>>(seed + 3, different);
     return cudaGetLastError();
 }

@@ -651,11 +651,12 @@ myelin_status mln_nccl_open(mln_nccl *nccl, myelin_error_buffer *error) {
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 int mln_cuda_attends_pieces(int half_cache, int32_t head_dim, int32_t kv_heads, int32_t tokens,
-                            int32_t pieces, int32_t splits) {
+                            int32_t pieces, int32_t splits, int32_t wgmma) {
     (void)half_cache;
     (void)head_dim;
     (void)kv_heads;
     (void)splits;
+    (void)wgmma;
     return tokens > 1 && pieces > 0;
 }
 
@@ -677,6 +678,7 @@ int32_t mln_cuda_piece_tokens(int32_t heads, int32_t kv_heads) {
 
 FAKE_KERNEL(mln_cuda_prepare_device, void)
 FAKE_KERNEL(mln_cuda_prepare_wgmma, void)
+FAKE_KERNEL(mln_cuda_prepare_groups, void)
 FAKE_KERNEL(mln_cuda_wgmma_check, uint32_t seed, int32_t blocks, int32_t *different,
             cudaStream_t stream)
 cudaError_t mln_cuda_repack_launch(const mln_cuda_repack *repack, cudaStream_t stream) {
