@@ -7,7 +7,8 @@
  * A block has one or two warp groups of 64 rows each, and warps that copy weights and activations
  * into a ring of stages of one unit. Weights become registers as in tiles.cu; activations are read
  * where they are. There are as many blocks as the device holds, and each has one piece of the
- * output after another: the copying warps begin the next while the last one's outputs are put.
+ * output after another: the copying warps begin the next while the last one's outputs are put,
+ * which each group does for itself.
  */
 #include <cuda_fp16.h>
 #include <stdint.h>
@@ -25,6 +26,7 @@ constexpr int kSplits = MLN_TILE_SPLITS;
 constexpr int kRun = MLN_WGMMA_TOKENS * MLN_UNIT_COLUMNS * 2; /* bytes of a unit of 64 tokens */
 constexpr int kMostStages = 8;
 constexpr int kMultiprocessors = 132; /* of an H100 or H200 */
+constexpr int kGroupThreads = 128, kGroupTiles = 4, kGroupRows = kGroupTiles * MLN_TILE_ROWS;
 
 /*
  * GROUPS warp groups, N tokens, a ring of STAGES; BLOCKS of them fit a multiprocessor. With PARTS 8
@@ -40,15 +42,16 @@ template <int CODE_, int GROUPS_, int N_, int STAGES_, int BLOCKS_, int PARTS_> 
     static constexpr int MANY = MANY_ > 240 ? 240 : MANY_;
     static constexpr int WEIGHT_BYTES = TILES * Unit<CODE>::BYTES, TOKEN_BYTES = N * 128;
     static constexpr int AT_ONCE = PARTS == 1 && N > 64 ? 64 : N; /* tokens whose sums are put */
-    static constexpr int SUMS = (64 * GROUPS + 4) * AT_ONCE * 4;  /* bytes */
-    static constexpr int BESTS = 128 * GROUPS * 8;
+    static constexpr int SUMS = (kGroupRows + 4) * AT_ONCE * 4;   /* bytes, of a group */
+    static constexpr int BESTS = kGroupThreads * 8;
     static constexpr int RING = STAGES * (WEIGHT_BYTES + TOKEN_BYTES);
     static constexpr int PARTS_BYTES = 256 * GROUPS * N;
-    static constexpr int MOST = PARTS == 1           ? RING + SUMS + BESTS
+    static constexpr int MOST = PARTS == 1           ? RING + GROUPS * (SUMS + BESTS)
                                 : RING > PARTS_BYTES ? RING
                                                      : PARTS_BYTES;
     static constexpr int BYTES = 1024 + MOST; /* groups of tokens lie at multiples of 1024 */
     static_assert(PARTS == 1 || PARTS == kSplits, "a part a block");
+    static_assert(PARTS == 1 || GROUPS == 1, "whose products meet");
     static_assert(STAGES <= kMostStages, "barriers");
     static_assert(PARTS > 1 || MANY > FEW, "registers to take");
 };
@@ -64,7 +67,7 @@ struct Ring {
     uint32_t full, empty;     /* barriers */
 };
 
-/* What a block is at. */
+/* What a block, or one of its groups, is at. */
 struct Site {
     Ring ring;
     int tile, token; /* the first */
@@ -79,6 +82,11 @@ template <typename S> __host__ __device__ int token_blocks(const mln_cuda_linear
 
 template <typename S> __host__ __device__ int tile_blocks(const mln_cuda_linear &p) {
     return (int)((p.weight.tiles + S::TILES - 1) / S::TILES);
+}
+
+/* Groups of tiles, each with a best output a token. */
+__host__ __device__ int best_blocks(const mln_cuda_matrix &m) {
+    return (int)((m.tiles + kGroupTiles - 1) / kGroupTiles);
 }
 
 /* A block has every gridDim.x-th item, those of neighbouring tokens and the same tiles at once. */
@@ -163,6 +171,20 @@ __device__ void produce(const mln_cuda_linear &p, const Ring &ring, int index) {
 
 /* --- the warp groups --- */
 
+/* A thread's group, known to be the same in all of a warp, and its place there. */
+__device__ int group_index() {
+    return __shfl_sync(~0u, (int)threadIdx.x / kGroupThreads, 0);
+}
+
+__device__ int group_thread() {
+    return (int)threadIdx.x % kGroupThreads;
+}
+
+/* A warp group's threads wait for each other. */
+__device__ void meet_group() {
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + group_index()), "n"(kGroupThreads) : "memory");
+}
+
 /* A stage of the ring, and how often the ring has gone round. */
 template <typename S> struct Turn {
     int stage = 0;
@@ -207,7 +229,7 @@ __device__ const uint32_t *fetch_lists(const mln_cuda_matrix &m, const Site &at)
     constexpr int ROOM = MLN_TILE_SPLITS * MLN_PACKED_MOST_ESCAPES;
     __shared__ uint32_t lists[S::CODE == MLN_TILE_PACKED ? S::TILES : 1][ROOM];
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-    const uint32_t *from = lists_of(m, at.tile + warp);
+    const uint32_t *from = lists_of(m, at.tile + group_thread() / 32);
 #pragma unroll
     for (int i = 0; i < MLN_TILE_SPLITS; i++)
         if (i * 32 + lane < MLN_TILE_SPLITS * m.escape_room)
@@ -227,7 +249,7 @@ template <int COUNT> __device__ float (&accumulators(float (&sum)[COUNT], float 
 }
 
 /*
- * Products of the block's units: the sum of the parts, or of the one there is. The next unit's
+ * Products of the group's units: the sum of the parts, or of the one there is. The next unit's
  * products are begun before those of the last have ended, but where a part ends.
  */
 template <typename S>
@@ -241,7 +263,7 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
     for (int i = 0; i < S::N / 2; i++)
         c[i] = sum[i] = 0.0f;
     Walk<S::CODE> walk;
-    walk.begin(p.weight, lists, at.tile + (int)threadIdx.x / 32, at.begin, threadIdx.x % 32);
+    walk.begin(p.weight, lists, at.tile + group_thread() / 32, at.begin, threadIdx.x % 32);
     int split = 0, fetched = 0;
     uint32_t more = 0;
     auto get = [&](Weights &to) {
@@ -312,12 +334,6 @@ struct Rows {
     bool there;
 };
 
-/* What undoes the power of two of row `row` of the block. */
-__device__ float undo_of(const mln_cuda_linear &p, const Site &at, int row) {
-    bool there = at.tile + row / MLN_TILE_ROWS < p.weight.tiles;
-    return there ? p.weight.row_scales[at.tile * MLN_TILE_ROWS + row] : 0.0f;
-}
-
 template <typename S>
 __device__ Rows rows_of(const mln_cuda_linear &p, const Site &at, const float *undo) {
     Rows rows;
@@ -378,9 +394,44 @@ __device__ void put(const mln_cuda_linear &p, const Site &at, const Rows &rows,
     }
 }
 
-/* Threads of the warp groups wait for each other. */
-template <typename S> __device__ void meet_groups() {
-    asm volatile("bar.sync 1, %0;" ::"n"(128 * S::GROUPS) : "memory");
+/* Asked for here, not where it is first needed. */
+__device__ float load_now(const float *from) {
+    float x;
+    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(from));
+    return x;
+}
+
+__device__ float4 load_quad_now(const float *from) {
+    float4 v;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "l"(from));
+    return v;
+}
+
+/* What a group's sums are multiplied by: in registers before it multiplies, then in shared memory.
+ */
+template <typename S> struct Scales { float factors[S::N], undo[kGroupRows]; };
+
+struct Scale {
+    float factor, undo;
+};
+
+template <typename S> __device__ Scale ask_scale(const mln_cuda_linear &p, const Site &at) {
+    static_assert(S::N <= kGroupThreads && kGroupRows <= kGroupThreads, "one of each a thread");
+    int i = group_thread();
+    bool token = i < S::N && at.token + i < p.tokens;
+    bool row = i < kGroupRows && at.tile + i / MLN_TILE_ROWS < p.weight.tiles;
+    return Scale{token ? load_now(p.factors + at.token + i) : 0.0f,
+                 row ? load_now(p.weight.row_scales + at.tile * MLN_TILE_ROWS + i) : 0.0f};
+}
+
+template <typename S> __device__ void keep_scale(Scales<S> &scales, const Scale &scale) {
+    int i = group_thread();
+    if (i < S::N)
+        scales.factors[i] = scale.factor;
+    if (i < kGroupRows)
+        scales.undo[i] = scale.undo;
 }
 
 /* Where a thread keeps the sums of product n: in the ring, when nobody uses it any more. */
@@ -389,7 +440,7 @@ template <typename S> __device__ int sums_at(int n) {
 }
 
 template <typename S> __device__ void keep_sums(unsigned char *ring, const float (&sum)[S::N / 2]) {
-    meet_groups<S>();
+    meet_group();
 #pragma unroll
     for (int n = 0; n < S::N / 8; n++)
         *reinterpret_cast<float4 *>(ring + sums_at<S>(n)) =
@@ -398,9 +449,9 @@ template <typename S> __device__ void keep_sums(unsigned char *ring, const float
 
 /* Parts of the columns from the blocks of the cluster, in order; each block has some tokens. */
 template <typename S>
-__device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Rows &rows,
-                          const float *factors) {
+__device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Scales<S> &scales) {
     constexpr int EACH = S::N / 8 / kSplits;
+    Rows rows = rows_of<S>(p, at, scales.undo);
     float before[EACH][4];
 #pragma unroll
     for (int i = 0; i < EACH; i++)
@@ -424,7 +475,7 @@ __device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Rows &
             all[2] += part[i][s].z;
             all[3] += part[i][s].w;
         }
-        put<S>(p, at, rows, factors, (int)blockIdx.z * EACH + i, all, before[i]);
+        put<S>(p, at, rows, scales.factors, (int)blockIdx.z * EACH + i, all, before[i]);
     }
 }
 
@@ -435,12 +486,12 @@ __device__ void put_parts(const mln_cuda_linear &p, const Site &at, const Rows &
  * meeting in a bank, and read in runs of four rows.
  */
 template <typename S> struct Sums {
-    static constexpr int ROWS = 64 * S::GROUPS, STRIDE = ROWS + 4;
+    static constexpr int STRIDE = kGroupRows + 4;
     static_assert(STRIDE % 16 == 4, "banks");
 
     /* Those of AT_ONCE tokens. */
     template <int FIRST> __device__ static void keep(float *sums, const float (&sum)[S::N / 2]) {
-        int lane = threadIdx.x % 32, row = (int)threadIdx.x / 32 * MLN_TILE_ROWS + lane / 4;
+        int lane = threadIdx.x % 32, row = group_thread() / 32 * MLN_TILE_ROWS + lane / 4;
 #pragma unroll
         for (int n = 0; n < S::AT_ONCE / 8; n++)
 #pragma unroll
@@ -456,166 +507,215 @@ template <typename S> struct Sums {
     }
 };
 
+/* What a group's outputs go through. */
+template <typename S> struct Way {
+    float *sums;
+    mln_cuda_best *bests;
+    Scales<S> *scales;
+};
+
+/*
+ * Sums of AT_ONCE tokens from FIRST on, and with the first of them what scales all. meanwhile() is
+ * called when these registers are free and not all threads have come so far.
+ */
+template <typename S, int FIRST, typename Meanwhile>
+__device__ void keep_some(const Way<S> &way, const Scale &scale, const float (&sum)[S::N / 2],
+                          Meanwhile meanwhile) {
+    meet_group(); /* nobody needs those before */
+    if (FIRST == 0)
+        keep_scale(*way.scales, scale);
+    Sums<S>::template keep<FIRST>(way.sums, sum);
+    meanwhile();
+    meet_group();
+}
+
+/* A lane has four rows, or two of each matrix, of every STEP-th token. */
+constexpr int kPutLanes = kGroupRows / 4, kPutStep = kGroupThreads / kPutLanes, kPutBatch = 8;
+
 /* A token's outputs in runs that lie together, four of them a lane. */
-template <typename S>
-__device__ void put_rows(const mln_cuda_linear &p, const Site &at, const float *factors,
-                         const float *undo, const float *sums) {
-    constexpr int LANES = Sums<S>::ROWS / 4, STEP = 128 * S::GROUPS / LANES;
-    constexpr int BATCH = 8;
-    int first = (int)threadIdx.x / LANES, slot = (int)threadIdx.x % LANES * 4;
+template <typename S, int FIRST>
+__device__ void put_rows(const mln_cuda_linear &p, const Site &at, const Way<S> &way,
+                         const Scale &scale, const float (&sum)[S::N / 2]) {
+    static_assert(S::AT_ONCE == kPutStep * kPutBatch, "a batch");
+    int first = FIRST + group_thread() / kPutLanes, slot = group_thread() % kPutLanes * 4;
     int64_t row = (int64_t)at.tile * MLN_TILE_ROWS + slot;
-    bool aligned = p.out_stride % 4 == 0 && (uintptr_t)p.out % 16 == 0;
-    int there = (int)max((int64_t)0, min(p.weight.rows - row, (int64_t)4));
-    float scale[4] = {undo[slot], undo[slot + 1], undo[slot + 2], undo[slot + 3]};
+    float *out = p.out + (at.token + first) * p.out_stride + row;
+    int64_t step = kPutStep * p.out_stride;
+    int left = p.tokens - at.token - first; /* tokens: every STEP-th is the lane's */
+    bool add = p.epilogue == MLN_CUDA_ADD;
+    bool plain = (add || p.epilogue == MLN_CUDA_STORE) && row + 3 < p.weight.rows &&
+                 p.out_stride % 4 == 0 && (uintptr_t)p.out % 16 == 0;
+    float4 before[kPutBatch];
+    keep_some<S, FIRST>(way, scale, sum, [&] {
+#pragma unroll
+        for (int i = 0; i < kPutBatch; i++) {
+            before[i] = make_float4(-0.0f, -0.0f, -0.0f, -0.0f); /* added to y gives y */
+            if (add && plain && i * kPutStep < left)
+                before[i] = load_quad_now(out + i * step);
+        }
+    });
+    float4 undo = *reinterpret_cast<const float4 *>(way.scales->undo + slot);
+    auto result = [&](int i) {
+        int column = first + i * kPutStep;
+        float4 y = Sums<S>::quad(way.sums, column - FIRST, slot);
+        float factor = way.scales->factors[column];
+        return make_float4(y.x * undo.x * factor, y.y * undo.y * factor, y.z * undo.z * factor,
+                           y.w * undo.w * factor);
+    };
+    if (plain) {
+        float4 y[kPutBatch];
+#pragma unroll
+        for (int i = 0; i < kPutBatch; i++)
+            y[i] = result(i);
+#pragma unroll
+        for (int i = 0; i < kPutBatch; i++)
+            if (i * kPutStep < left)
+                __stcg(reinterpret_cast<float4 *>(out + i * step),
+                       make_float4(before[i].x + y[i].x, before[i].y + y[i].y, before[i].z + y[i].z,
+                                   before[i].w + y[i].w));
+        return;
+    }
 #pragma unroll 1
-    for (int base = first; base < S::AT_ONCE; base += STEP * BATCH) {
-        float4 before[BATCH];
+    for (int i = 0; i < kPutBatch && i * kPutStep < left; i++) {
+        float4 quad = result(i);
+        float y[4] = {quad.x, quad.y, quad.z, quad.w}, *to = out + i * step;
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int token = at.token + base + i * STEP;
-            const float *from = p.out + token * p.out_stride + row;
-            before[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-            if (!wants_out(p) || token >= p.tokens)
-                continue;
-            if (aligned && there == 4) {
-                before[i] = __ldcg(reinterpret_cast<const float4 *>(from));
-            } else {
-                before[i].x = there > 0 ? __ldcg(from) : 0.0f;
-                before[i].y = there > 1 ? __ldcg(from + 1) : 0.0f;
-                before[i].z = there > 2 ? __ldcg(from + 2) : 0.0f;
-                before[i].w = there > 3 ? __ldcg(from + 3) : 0.0f;
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int column = base + i * STEP, token = at.token + column;
-            if (token >= p.tokens)
-                continue;
-            float4 sum = Sums<S>::quad(sums, column, slot);
-            float factor = factors[column];
-            float4 y;
-            store(p, &y.x, sum.x * scale[0] * factor, before[i].x);
-            store(p, &y.y, sum.y * scale[1] * factor, before[i].y);
-            store(p, &y.z, sum.z * scale[2] * factor, before[i].z);
-            store(p, &y.w, sum.w * scale[3] * factor, before[i].w);
-            float *to = p.out + token * p.out_stride + row;
-            if (aligned && there == 4) {
-                *reinterpret_cast<float4 *>(to) = y;
-                continue;
-            }
-            if (there > 0)
-                to[0] = y.x;
-            if (there > 1)
-                to[1] = y.y;
-            if (there > 2)
-                to[2] = y.z;
-            if (there > 3)
-                to[3] = y.w;
-        }
+        for (int e = 0; e < 4; e++)
+            if (row + e < p.weight.rows)
+                store(p, to + e, y[e], wants_out(p) ? __ldcg(to + e) : 0.0f);
     }
 }
 
 /* Likewise of tiles that have eight rows of each matrix: two outputs a lane. */
-template <typename S>
-__device__ void put_gated(const mln_cuda_linear &p, const Site &at, const float *factors,
-                          const float *undo, const float *sums) {
-    constexpr int LANES = Sums<S>::ROWS / 4, STEP = 128 * S::GROUPS / LANES, BATCH = 8;
-    int first = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+template <typename S, int FIRST>
+__device__ void put_gated(const mln_cuda_linear &p, const Site &at, const Way<S> &way,
+                          const Scale &scale, const float (&sum)[S::N / 2]) {
+    int first = FIRST + group_thread() / kPutLanes, lane = group_thread() % kPutLanes;
     int slot = lane / 4 * MLN_TILE_ROWS + lane % 4 * 2;
     int64_t row = (int64_t)at.tile * 8 + lane * 2;
     bool aligned = p.out_stride % 2 == 0 && (uintptr_t)p.out % 8 == 0 && row + 1 < p.weight.rows;
-    float scale[4] = {undo[slot], undo[slot + 1], undo[slot + 8], undo[slot + 9]};
-#pragma unroll 1
-    for (int base = first; base < S::AT_ONCE; base += STEP * BATCH) {
-        float2 gate[BATCH], up[BATCH];
-        float factor[BATCH];
+    keep_some<S, FIRST>(way, scale, sum, [] {});
+    float2 low = *reinterpret_cast<const float2 *>(way.scales->undo + slot);
+    float2 high = *reinterpret_cast<const float2 *>(way.scales->undo + slot + 8);
+    float2 gate[kPutBatch], up[kPutBatch];
+    float factor[kPutBatch];
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            gate[i] = Sums<S>::pair(sums, base + i * STEP, slot);
-            up[i] = Sums<S>::pair(sums, base + i * STEP, slot + 8);
-            factor[i] = factors[base + i * STEP];
-        }
+    for (int i = 0; i < kPutBatch; i++) {
+        gate[i] = Sums<S>::pair(way.sums, first + i * kPutStep - FIRST, slot);
+        up[i] = Sums<S>::pair(way.sums, first + i * kPutStep - FIRST, slot + 8);
+        factor[i] = way.scales->factors[first + i * kPutStep];
+    }
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            float2 y = make_float2(
-                silu(gate[i].x * scale[0] * factor[i]) * (up[i].x * scale[2] * factor[i]),
-                silu(gate[i].y * scale[1] * factor[i]) * (up[i].y * scale[3] * factor[i]));
-            int token = at.token + base + i * STEP;
-            float *to = p.out + token * p.out_stride + row;
-            if (token >= p.tokens)
-                continue;
-            if (aligned)
-                *reinterpret_cast<float2 *>(to) = y;
-            else if (row < p.weight.rows)
-                to[0] = y.x;
-            if (!aligned && row + 1 < p.weight.rows)
-                to[1] = y.y;
-        }
+    for (int i = 0; i < kPutBatch; i++) {
+        float2 y =
+            make_float2(silu(gate[i].x * low.x * factor[i]) * (up[i].x * high.x * factor[i]),
+                        silu(gate[i].y * low.y * factor[i]) * (up[i].y * high.y * factor[i]));
+        int token = at.token + first + i * kPutStep;
+        float *to = p.out + token * p.out_stride + row;
+        if (token >= p.tokens)
+            continue;
+        if (aligned)
+            __stcg(reinterpret_cast<float2 *>(to), y);
+        else if (row < p.weight.rows)
+            to[0] = y.x;
+        if (!aligned && row + 1 < p.weight.rows)
+            to[1] = y.y;
     }
 }
 
-/* The largest of the block's rows for each of its tokens: some threads a token, each some rows. */
-template <typename S>
-__device__ void put_best(const mln_cuda_linear &p, const Site &at, const float *factors,
-                         const float *undo, const float *sums, mln_cuda_best *bests) {
-    constexpr int THREADS = 128 * S::GROUPS, SHARES = THREADS / S::AT_ONCE;
-    constexpr int EACH = Sums<S>::ROWS / SHARES;
-    int column = (int)threadIdx.x % S::AT_ONCE, begin = (int)threadIdx.x / S::AT_ONCE * EACH;
+/* The largest of the group's rows for each of its tokens: some threads a token, each some rows. */
+template <typename S, int FIRST>
+__device__ void put_best(const mln_cuda_linear &p, const Site &at, const Way<S> &way,
+                         const Scale &scale, const float (&sum)[S::N / 2]) {
+    constexpr int SHARES = kGroupThreads / S::AT_ONCE, EACH = kGroupRows / SHARES;
+    int thread = group_thread(), column = thread % S::AT_ONCE, begin = thread / S::AT_ONCE * EACH;
     int64_t row = (int64_t)at.tile * MLN_TILE_ROWS + begin;
     mln_cuda_best best = {0.0f, INT32_MAX};
-    float factor = factors[column];
+    keep_some<S, FIRST>(way, scale, sum, [] {});
+    float factor = way.scales->factors[FIRST + column];
 #pragma unroll 4
     for (int i = 0; i < EACH; i += 4) {
-        float4 sum = Sums<S>::quad(sums, column, begin + i);
-        float y[4] = {sum.x, sum.y, sum.z, sum.w};
+        float4 part = Sums<S>::quad(way.sums, column, begin + i);
+        float y[4] = {part.x, part.y, part.z, part.w};
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float value = y[e] * undo[begin + i + e] * factor;
+            float value = y[e] * way.scales->undo[begin + i + e] * factor;
             if (row + i + e < p.weight.rows && value == value)
                 best = better(best, mln_cuda_best{value, (int32_t)(row + i + e)});
         }
     }
-    bests[threadIdx.x] = best;
-    meet_groups<S>();
-    int token = at.token + (int)threadIdx.x;
-    if (threadIdx.x >= S::AT_ONCE || token >= p.tokens)
+    way.bests[thread] = best;
+    meet_group();
+    int token = at.token + FIRST + thread;
+    if (thread >= S::AT_ONCE || token >= p.tokens)
         return;
     for (int share = 1; share < SHARES; share++)
-        best = better(best, bests[share * S::AT_ONCE + threadIdx.x]);
-    p.best[(int64_t)token * tile_blocks<S>(p) + at.tile / S::TILES] = best;
+        best = better(best, way.bests[share * S::AT_ONCE + thread]);
+    if (at.tile < p.weight.tiles)
+        p.best[(int64_t)token * best_blocks(p.weight) + at.tile / kGroupTiles] = best;
 }
 
 /* The outputs of AT_ONCE tokens from FIRST on. */
 template <typename S, int FIRST>
-__device__ void put_some(const mln_cuda_linear &p, Site at, const float *factors, const float *undo,
-                         float *sums, const float (&sum)[S::N / 2]) {
-    at.token += FIRST;
-    meet_groups<S>();
-    Sums<S>::template keep<FIRST>(sums, sum);
-    meet_groups<S>();
+__device__ void put_some(const mln_cuda_linear &p, const Site &at, const Way<S> &way,
+                         const Scale &scale, const float (&sum)[S::N / 2]) {
     if (p.epilogue == MLN_CUDA_ARGMAX)
-        put_best<S>(p, at, factors + FIRST, undo, sums,
-                    reinterpret_cast<mln_cuda_best *>(sums + S::AT_ONCE * Sums<S>::STRIDE));
+        put_best<S, FIRST>(p, at, way, scale, sum);
     else if (p.epilogue == MLN_CUDA_GATED)
-        put_gated<S>(p, at, factors + FIRST, undo, sums);
+        put_gated<S, FIRST>(p, at, way, scale, sum);
     else
-        put_rows<S>(p, at, factors + FIRST, undo, sums);
+        put_rows<S, FIRST>(p, at, way, scale, sum);
 }
 
-/* The copying warps are at the next item meanwhile. */
+/* The other group, and the copying warps, go on meanwhile. */
 template <typename S>
-__device__ void put_all(const mln_cuda_linear &p, const Site &at, const float *factors,
-                        const float *undo, float *sums, const float (&sum)[S::N / 2]) {
-    put_some<S, 0>(p, at, factors, undo, sums, sum);
+__device__ void put_all(const mln_cuda_linear &p, const Site &at, const Way<S> &way,
+                        const Scale &scale, const float (&sum)[S::N / 2]) {
+    put_some<S, 0>(p, at, way, scale, sum);
     if constexpr (S::AT_ONCE < S::N)
-        put_some<S, S::AT_ONCE>(p, at, factors, undo, sums, sum);
+        put_some<S, S::AT_ONCE>(p, at, way, scale, sum);
+}
+
+/* All of a warp group's items. */
+template <typename S>
+__device__ void multiply(const mln_cuda_linear &p, const Ring &ring, unsigned char *first,
+                         Scales<S> &scales) {
+    constexpr int ENDS = S::SUMS + S::BESTS; /* bytes */
+    int items = items_of<S>(p), item = first_item<S>(), group = group_index();
+    auto place = [&](int of) {
+        Site at = site_of<S>(p, ring, of);
+        at.tile += group * kGroupTiles;
+        return at;
+    };
+    Way<S> way;
+    way.sums = reinterpret_cast<float *>(first + S::RING + group * ENDS);
+    way.bests = reinterpret_cast<mln_cuda_best *>(first + S::RING + group * ENDS + S::SUMS);
+    way.scales = &scales;
+    Turn<S> ahead;
+    int stage = 0;
+    dependency_wait();
+    for (; item < items; item += (int)gridDim.x) {
+        Site at = place(item);
+        float sum[S::N / 2];
+        Scale scale = ask_scale<S>(p, at);
+        if (S::PARTS > 1)
+            keep_scale(scales, scale);
+        const uint32_t *lists = fetch_lists<S>(p.weight, at);
+        consume<S>(sum, first + S::STAGES * S::TOKEN_BYTES, lists, p, at, ahead, stage);
+        if constexpr (S::PARTS == 1) {
+            put_all<S>(p, at, way, scale, sum);
+        } else {
+            keep_sums<S>(first, sum);
+            put_parts<S>(p, at, scales);
+        }
+    }
 }
 
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_linear p) {
     extern __shared__ unsigned char shared[];
     __shared__ __align__(8) uint64_t barriers[2 * kMostStages];
-    __shared__ float factors[S::N], undo[64 * S::GROUPS];
+    __shared__ __align__(16) Scales<S> scales[S::GROUPS];
     uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
     Ring ring;
     ring.tokens = (base + 1023) / 1024 * 1024;
@@ -643,28 +743,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) wgmma_kernel(mln_cuda_l
     } else {
         if constexpr (S::PARTS == 1)
             take_registers<S::MANY>();
-        unsigned char *first = shared + (ring.tokens - base);
-        Turn<S> ahead;
-        int stage = 0, items = items_of<S>(p);
-        dependency_wait();
-        for (int item = first_item<S>(); item < items; item += (int)gridDim.x) {
-            Site at = site_of<S>(p, ring, item);
-            float sum[S::N / 2];
-            meet_groups<S>(); /* nobody needs those of the last item */
-            if (threadIdx.x < 64 * S::GROUPS)
-                undo[threadIdx.x] = undo_of(p, at, (int)threadIdx.x);
-            for (int i = threadIdx.x; i < S::N; i += 128 * S::GROUPS)
-                factors[i] = at.token + i < p.tokens ? __ldcg(p.factors + at.token + i) : 0.0f;
-            meet_groups<S>();
-            const uint32_t *lists = fetch_lists<S>(p.weight, at);
-            consume<S>(sum, shared + (ring.weights - base), lists, p, at, ahead, stage);
-            if constexpr (S::PARTS == 1) {
-                put_all<S>(p, at, factors, undo, reinterpret_cast<float *>(first + S::RING), sum);
-            } else {
-                keep_sums<S>(first, sum);
-                put_parts<S>(p, at, rows_of<S>(p, at, undo), factors);
-            }
-        }
+        multiply<S>(p, ring, shared + (ring.tokens - base), scales[group_index()]);
     }
     if (S::PARTS > 1) /* nobody ends while others read from its memory */
         cluster_meet();
@@ -763,9 +842,8 @@ template <int CODE> struct Kernels {
 
 } // namespace
 
-extern "C" int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens) {
-    int64_t each = kCosts[cut_of(*weight, tokens, true)].tiles;
-    return (int32_t)((weight->tiles + each - 1) / each);
+extern "C" int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t) {
+    return best_blocks(*weight);
 }
 
 extern "C" cudaError_t mln_cuda_wgmma_launch(const mln_cuda_linear *p, cudaStream_t stream) {
