@@ -13,21 +13,27 @@ static void *cut(unsigned char *base, uint64_t *used, int64_t count, size_t size
     return array;
 }
 
+static mln_persist_words cut_words(unsigned char *base, uint64_t *used, int64_t each) {
+    each = (each + 63) / 64 * 64;
+    return (mln_persist_words){cut(base, used, each * MLN_PERSIST_ROUNDS, sizeof(float)), each};
+}
+
 static uint64_t lay_out(mln_cuda_persist *p, const myelin_config *config, int32_t max_len,
                         unsigned char *base) {
     uint64_t used = 0;
     int64_t q = (int64_t)config->num_attention_heads * config->head_dim;
     int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
     p->max_splits = (int32_t)(((int64_t)max_len + MLN_CUDA_SPLIT - 1) / MLN_CUDA_SPLIT);
-    p->residual[0] = cut(base, &used, config->hidden_size, sizeof(uint64_t));
-    p->residual[1] = cut(base, &used, config->hidden_size, sizeof(uint64_t));
-    p->qkv = cut(base, &used, q + 2 * kv, sizeof(uint64_t));
-    p->attended = cut(base, &used, q, sizeof(uint64_t));
-    p->gated = cut(base, &used, config->intermediate_size, sizeof(uint64_t));
-    p->best = cut(base, &used, 2 * MLN_PERSIST_BLOCKS, sizeof(uint64_t));
-    p->out_ids = cut(base, &used, MLN_PERSIST_STEPS + 1, sizeof(int32_t));
     int64_t each = (int64_t)config->num_attention_heads * p->max_splits;
-    p->partial = cut(base, &used, each * (config->head_dim + 2), sizeof(uint64_t));
+    p->residual[0] = cut_words(base, &used, config->hidden_size);
+    p->residual[1] = cut_words(base, &used, config->hidden_size);
+    p->qkv = cut_words(base, &used, q + 2 * kv);
+    p->attended = cut_words(base, &used, q);
+    p->gated = cut_words(base, &used, config->intermediate_size);
+    p->best = cut_words(base, &used, 2 * MLN_PERSIST_BLOCKS);
+    p->partial = cut_words(base, &used, each * (config->head_dim + MLN_PERSIST_STATE));
+    p->words_bytes = (int64_t)used;
+    p->out_ids = cut(base, &used, MLN_PERSIST_STEPS + 1, sizeof(int32_t));
     p->layers = cut(base, &used, config->num_hidden_layers + (int64_t)1, sizeof *p->layers);
     return used;
 }
@@ -110,6 +116,16 @@ static int32_t widest_units(const mln_cuda_persist *p) {
     return widest;
 }
 
+/* No more blocks than that each has a tile of some product in every layer. */
+static void limit_blocks(mln_cuda_persist *p, const myelin_plugin_model *model) {
+    const mln_cuda_layer *layer = &model->layers[0];
+    int64_t most = layer->qkv[0].tiles;
+    most = layer->o_proj.tiles > most ? layer->o_proj.tiles : most;
+    most = layer->gate_proj.tiles > most ? layer->gate_proj.tiles : most;
+    most = layer->down_proj.tiles > most ? layer->down_proj.tiles : most;
+    p->blocks = most < p->blocks ? (int32_t)most : p->blocks;
+}
+
 /* What a block's `room` of shared memory holds; false when two slots of a ring do not fit. */
 static bool cut_shared(mln_cuda_persist *p, int32_t room) {
     int32_t units = widest_units(p), columns = MLN_UNIT_COLUMNS;
@@ -186,6 +202,7 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
     cudaError_t code = mln_cuda_persist_room(p->tile_code, &p->blocks, &room);
     if (code != cudaSuccess || p->blocks == 0)
         return code;
+    limit_blocks(p, model);
     cut_products(p, model);
     if (!cut_shared(p, room))
         return cudaSuccess;
@@ -199,38 +216,25 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
 
 /* --- decoding --- */
 
-static cudaError_t forget(void *words, size_t bytes) {
-    cudaError_t code = cudaMemset(words, 0, bytes);
-    return code == cudaSuccess ? cudaStreamSynchronize(NULL) : code; /* streams do not wait */
-}
-
-/* Tags are not used twice: before they would be, all words are forgotten. */
-static cudaError_t renew_tags(mln_cuda_persist *p, uint32_t needed) {
-    if (p->epoch <= UINT32_MAX - needed)
-        return cudaSuccess;
-    p->epoch = 0;
-    return forget(p->residual[0], (size_t)((const char *)p->layers - (const char *)p->residual[0]));
-}
-
 cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *c, myelin_plugin_sequence *sequence,
                                    const mln_cuda_row *row, int32_t steps) {
     mln_cuda_persist *p = &c->persist;
     size_t bytes = (MLN_PERSIST_STEPS + 1) * sizeof *c->host_ids;
-    uint32_t needed = (uint32_t)steps * ((uint32_t)p->num_layers + 1);
-    cudaError_t code = renew_tags(p, needed);
-    if (code == cudaSuccess)
-        code = mln_cuda_upload_pages(sequence, c->stream);
+    cudaError_t code = mln_cuda_upload_pages(sequence, c->stream);
     p->row = *row;
     p->steps = steps;
     if (code == cudaSuccess)
+        code = cudaMemsetAsync(p->residual[0].all, MLN_PERSIST_EMPTY, (size_t)p->words_bytes,
+                               c->stream);
+    if (code == cudaSuccess)
         code = mln_cuda_persist_launch(p, c->stream);
-    p->epoch += needed;
     if (code == cudaSuccess)
         code = cudaMemcpyAsync(c->host_ids, p->out_ids, bytes, cudaMemcpyDeviceToHost, c->stream);
     cudaError_t last = cudaStreamSynchronize(c->stream);
     code = code == cudaSuccess ? last : code;
     if (code != cudaSuccess || c->host_ids[MLN_PERSIST_STEPS] == 0)
         return code;
-    forget(p->out_ids, bytes);
+    cudaMemset(p->out_ids, 0, bytes);
+    cudaStreamSynchronize(NULL); /* streams do not wait */
     return cudaErrorLaunchTimeout; /* a block has waited in vain for two seconds */
 }

@@ -40,6 +40,7 @@ typedef SomeSync<2, kAttendThreads> AttendSync;
 struct Common {
     Barriers barriers;
     float parts[2][kTogether][kParts][MLN_TILE_ROWS + 1];
+    volatile int round; /* that its products have begun */
     mln_cuda_best bests[kParts];
     mln_cuda_best winners[kParts];
 };
@@ -197,9 +198,8 @@ __device__ __noinline__ mln_cuda_best best_of_warp(mln_cuda_best best) {
 
 /* What a product reads, and where its rows go. */
 struct Passage {
-    const uint64_t *from, *before; /* before: what the sums are added to, or NULL */
-    uint64_t *to;
-    uint32_t from_tag, before_tag, tag;
+    const float *from, *before; /* before: what the sums are added to, or NULL */
+    Turn to;
     bool embedded; /* the residual is the embedding of the token */
     bool norm;     /* of the residual */
 };
@@ -240,42 +240,31 @@ template <int CODE> struct Products {
     }
 
     /* Quads base, base + 256, ... of words. */
-    __device__ void take_quads(float4 (&v)[kStageBatch], int base, int quads, const uint64_t *words,
-                               uint32_t tag) {
-        TwoWords low[kStageBatch], high[kStageBatch];
+    __device__ void take_quads(float4 (&v)[kStageBatch], int base, int quads, const float *words) {
         bool there[kStageBatch];
 #pragma unroll
-        for (int u = 0; u < kStageBatch; u++)
+        for (int u = 0; u < kStageBatch; u++) {
             there[u] = base + u * kProductThreads >= quads;
-        /* all looking at all the time would be in the writers' way: in between, a warp looks at one
-         */
-        const uint64_t *last = words + 4 * min(base | 31, quads - 1) + 3;
+            v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
         patience.await([&] {
             bool all = true;
+            uint4 found[kStageBatch];
 #pragma unroll
             for (int u = 0; u < kStageBatch; u++)
-                if (!there[u]) {
-                    const uint64_t *at = words + 4 * (base + u * kProductThreads);
-                    low[u] = look_two(at);
-                    high[u] = look_two(at + 2);
-                }
+                if (!there[u])
+                    found[u] = look_four(words + 4 * (base + u * kProductThreads));
 #pragma unroll
             for (int u = 0; u < kStageBatch; u++) {
-                if (!there[u])
-                    there[u] = is_of(low[u].a, tag) && is_of(low[u].b, tag) &&
-                               is_of(high[u].a, tag) && is_of(high[u].b, tag);
+                if (!there[u]) {
+                    there[u] = is_there(found[u]);
+                    v[u] = make_float4(__uint_as_float(found[u].x), __uint_as_float(found[u].y),
+                                       __uint_as_float(found[u].z), __uint_as_float(found[u].w));
+                }
                 all = all && there[u];
             }
-            if (!all)
-                patience.await([&] { return is_of(look(last), tag); });
             return all;
         });
-#pragma unroll
-        for (int u = 0; u < kStageBatch; u++)
-            v[u] = base + u * kProductThreads < quads
-                       ? make_float4(value_of(low[u].a), value_of(low[u].b), value_of(high[u].a),
-                                     value_of(high[u].b))
-                       : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
 
     __device__ float *embedded() const {
@@ -315,7 +304,7 @@ template <int CODE> struct Products {
             if (way.embedded && way.norm)
                 take_embedded(v, base, live);
             else
-                take_quads(v, base, live, way.from, way.from_tag);
+                take_quads(v, base, live, way.from);
         };
         auto put = [&](int k, uint32_t a, uint32_t b) {
             /* a warp has whole units, and has read them */
@@ -377,21 +366,21 @@ template <int CODE> struct Products {
     }
 
     /* What row `row` is added to, as it was found earlier; it may not have been there yet. */
-    __device__ float before_of(const Passage &way, int row, uint64_t word) {
+    __device__ float before_of(const Passage &way, int row, uint32_t word) {
         if (way.embedded)
             return embedded()[row];
         patience.await([&] {
-            bool there = is_of(word, way.before_tag);
+            bool there = is_there(word);
             if (!there)
                 word = look(way.before + row);
             return there;
         });
-        return value_of(word);
+        return __uint_as_float(word);
     }
 
     /* Threads of whole warps: the parts of a row added in order. */
     __device__ void finish(int kind, const Passage &way, int rows, int tile, bool live,
-                           float factor, float undo, uint64_t before) {
+                           float factor, float undo, uint32_t before) {
         int t = threadIdx.x / MLN_TILE_ROWS, slot = threadIdx.x % MLN_TILE_ROWS;
         float sum = 0.0f;
 #pragma unroll
@@ -403,13 +392,12 @@ template <int CODE> struct Products {
             float z = __shfl_xor_sync(~0u, y, 8);
             row = tile * 8 + slot;
             if (live && slot < 8 && row < rows)
-                post(way.to + row, make_word(silu(y) * z, way.tag));
+                way.to.post(row, silu(y) * z);
         } else if (kind == MLN_PERSIST_HEAD) {
             if (live && row < rows && y == y)
                 best = better(best, mln_cuda_best{y, row});
         } else if (live && row < rows) {
-            post(way.to + row,
-                 make_word(way.before ? before_of(way, row, before) + y : y, way.tag));
+            way.to.post(row, way.before ? before_of(way, row, before) + y : y);
         }
     }
 
@@ -434,13 +422,13 @@ template <int CODE> struct Products {
         auto undo_of = [&](int tile) {
             return mine && tile < product.tiles ? __ldg(undos + tile * MLN_TILE_ROWS + slot) : 0.0f;
         };
-        auto before_at = [&](int tile) -> uint64_t {
+        auto before_at = [&](int tile) -> uint32_t {
             int row = tile * MLN_TILE_ROWS + slot;
             bool added = way.before && mine && tile < product.tiles && row < product.rows;
-            return added ? look(way.before + row) : 0;
+            return added ? look(way.before + row) : kEmpty;
         };
         float undo = undo_of(ahead);
-        uint64_t before = before_at(ahead);
+        uint32_t before = before_at(ahead);
         float factor = stage(product, way);
         ProductSync()();
         for (int group = 0; group < share.count; group += together) {
@@ -459,21 +447,20 @@ template <int CODE> struct Products {
         }
     }
 
-    /* `tag` is that of the layer; the head's input has that of the last layer. */
-    __device__ Passage passage(int kind, int layer, uint32_t tag) const {
+    /* The head's input is that of the round before, as a layer's. */
+    __device__ Passage passage(int kind, int layer, int round) const {
         bool first = layer == 0;
-        uint64_t *in = p.residual[1], *middle = p.residual[0];
+        const float *in = Turn(p.residual[1], round + MLN_PERSIST_ROUNDS - 1).now;
+        Turn middle(p.residual[0], round), gated(p.gated, round);
         switch (kind) {
-        case MLN_PERSIST_QKV:
-            return Passage{in, nullptr, p.qkv, tag - 1, 0, tag, first, true};
         case MLN_PERSIST_O:
-            return Passage{p.attended, in, middle, tag, tag - 1, tag, first, false};
+            return Passage{Turn(p.attended, round).now, in, middle, first, false};
         case MLN_PERSIST_GATED:
-            return Passage{middle, nullptr, p.gated, tag, 0, tag, false, true};
+            return Passage{middle.now, nullptr, gated, false, true};
         case MLN_PERSIST_DOWN:
-            return Passage{p.gated, middle, in, tag, tag, tag, false, false};
+            return Passage{gated.now, middle.now, Turn(p.residual[1], round), false, false};
         default:
-            return Passage{in, nullptr, nullptr, tag - 1, 0, tag, false, true};
+            return Passage{in, nullptr, Turn(p.qkv, round), first, true};
         }
     }
 
@@ -485,26 +472,27 @@ template <int CODE> struct Products {
     }
 
     /* The best of all blocks, the same in each. */
-    __device__ void pick(uint32_t tag) {
+    __device__ void pick(int step) {
         if (warp < 2) {
             best = best_of_warp(best);
             if (lane == 0)
                 common.bests[warp] = best;
         }
         ProductSync()();
+        /* all have written, and so have read what is two rounds old */
+        Turn turn(p.best, step, 2);
         if (threadIdx.x == 0) {
             best = better(common.bests[0], common.bests[1]);
-            post_two(p.best + 2 * blockIdx.x, make_word(best.value, tag),
-                     make_word(__int_as_float(best.id), tag));
+            turn.post_two(2 * blockIdx.x, best.value, __int_as_float(best.id));
         }
         best = mln_cuda_best{0.0f, INT32_MAX};
         if (threadIdx.x < gridDim.x) {
-            TwoWords two = {0, 0};
+            uint2 two = make_uint2(0, INT32_MAX);
             patience.await([&] {
-                two = look_two(p.best + 2 * threadIdx.x);
-                return is_of(two.a, tag) && is_of(two.b, tag);
+                two = look_two(turn.now + 2 * threadIdx.x);
+                return is_there(two);
             });
-            best = mln_cuda_best{value_of(two.a), __float_as_int(value_of(two.b))};
+            best = mln_cuda_best{__uint_as_float(two.x), (int32_t)two.y};
         }
         best = best_of_warp(best);
         if (lane == 0)
@@ -514,12 +502,11 @@ template <int CODE> struct Products {
 #pragma unroll 1
         for (int w = 1; w < kParts; w++)
             best = better(best, common.winners[w]);
-        id = best.id == INT32_MAX ? 0 : best.id;
+        id = best.id < 0 || best.id == INT32_MAX ? 0 : best.id; /* empty when patience has ended */
         best = mln_cuda_best{0.0f, INT32_MAX};
     }
 
     __device__ void decode() {
-        uint32_t tag = p.epoch;
         ask_norm(layers.all[0].norms[0]);
 #pragma unroll 1
         for (int step = 0; step < p.steps; step++) {
@@ -527,10 +514,12 @@ template <int CODE> struct Products {
 #pragma unroll 1
             for (int index = 0; index <= 4 * p.num_layers; index++) {
                 int layer = index / 4, kind = layer < p.num_layers ? index % 4 : MLN_PERSIST_HEAD;
-                tag += kind == MLN_PERSIST_QKV || kind == MLN_PERSIST_HEAD;
-                run(kind, layer, passage(kind, layer, tag));
+                int round = step * p.num_layers + layer;
+                if (kind == MLN_PERSIST_QKV && threadIdx.x == 0)
+                    common.round = round;
+                run(kind, layer, passage(kind, layer, round));
             }
-            pick(tag);
+            pick(step);
             if (blockIdx.x == 0 && threadIdx.x == 0)
                 p.out_ids[step] = id;
         }
@@ -545,36 +534,37 @@ __device__ __noinline__ float2 angle_of(float angle, float scale) {
     return make_float2(cosf(angle) * scale, sinf(angle) * scale);
 }
 
+constexpr int kSplitWords = D + MLN_PERSIST_STATE;
+
 /* Value d of a query: its splits put together in ascending order. */
-__device__ __noinline__ float combined(const uint64_t *partial, int d, int splits, uint32_t tag,
-                                       Patience patience) {
+__device__ __noinline__ float combined(const float *partial, int d, int splits, Patience patience) {
     constexpr int BATCH = 8;
     Seen seen = {-INFINITY, 0.0f};
     float out = 0.0f;
     for (int first = 0; first < splits; first += BATCH) {
-        uint64_t value[BATCH];
-        TwoWords state[BATCH];
+        uint32_t value[BATCH];
+        uint2 state[BATCH];
         patience.await([&] {
             bool all = true;
 #pragma unroll
             for (int i = 0; i < BATCH; i++) {
-                const uint64_t *at = partial + (int64_t)min(first + i, splits - 1) * (D + 2);
+                const float *at = partial + (int64_t)min(first + i, splits - 1) * kSplitWords;
                 value[i] = look(at + d);
                 state[i] = look_two(at + D);
             }
 #pragma unroll
             for (int i = 0; i < BATCH; i++)
-                all =
-                    all && is_of(value[i], tag) && is_of(state[i].a, tag) && is_of(state[i].b, tag);
+                all = all && is_there(value[i]) && is_there(state[i]);
             return all;
         });
 #pragma unroll
-        for (int i = 0; i < BATCH; i++)
-            if (first + i < splits) {
-                float before, now;
-                join(seen, value_of(state[i].a), value_of(state[i].b), &before, &now);
-                out = fmaf(value_of(value[i]), now, out * before);
-            }
+        for (int i = 0; i < BATCH; i++) {
+            bool live = first + i < splits; /* no branch: what does not depend goes side by side */
+            float before, now;
+            join(seen, live ? __uint_as_float(state[i].x) : -INFINITY,
+                 live ? __uint_as_float(state[i].y) : 0.0f, &before, &now);
+            out = live ? fmaf(__uint_as_float(value[i]), now, out * before) : out;
+        }
     }
     return out / seen.sum;
 }
@@ -583,6 +573,7 @@ __device__ __noinline__ float combined(const uint64_t *partial, int d, int split
 struct Attending {
     const mln_cuda_persist &p;
     AttendCommon &common;
+    const volatile int &begun; /* the round that the block's products have begun */
     Layers layers;
     Patience patience;
     int thread, warp, lane, group;
@@ -590,8 +581,8 @@ struct Attending {
     Part part;
 
     __device__ Attending(const mln_cuda_persist &persist, const unsigned char *dynamic,
-                         AttendCommon &all)
-        : p(persist), common(all),
+                         AttendCommon &all, const volatile int &round)
+        : p(persist), common(all), begun(round),
           layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
           group(persist.heads / persist.kv_heads) {
@@ -634,9 +625,8 @@ struct Attending {
 
     /* Values d = lane, lane + 32, ... of HEADS heads that lie `apart` words from each other. */
     template <int HEADS>
-    __device__ void take_heads(float (&x)[HEADS][4], const uint64_t *from, int apart,
-                               uint32_t tag) {
-        uint64_t words[HEADS][4];
+    __device__ void take_heads(float (&x)[HEADS][4], const float *from, int apart) {
+        uint32_t words[HEADS][4];
         patience.await([&] {
             bool all = true;
 #pragma unroll
@@ -644,12 +634,12 @@ struct Attending {
                 words[i / 4][i % 4] = look(from + i / 4 * apart + lane + i % 4 * 32);
 #pragma unroll
             for (int i = 0; i < 4 * HEADS; i++)
-                all = all && is_of(words[i / 4][i % 4], tag);
+                all = all && is_there(words[i / 4][i % 4]);
             return all;
         });
 #pragma unroll
         for (int i = 0; i < 4 * HEADS; i++)
-            x[i / 4][i % 4] = value_of(words[i / 4][i % 4]);
+            x[i / 4][i % 4] = __uint_as_float(words[i / 4][i % 4]);
     }
 
     /* to[D] = rotate(norm(x)), as prepare_head() does it */
@@ -670,10 +660,9 @@ struct Attending {
     }
 
     /* Key and value of the token itself. */
-    __device__ void prepare_own(int layer, int unit, int at, uint32_t tag) {
-        const uint64_t *from = p.qkv + (p.heads + unit % p.kv_heads) * D;
+    __device__ void prepare_own(int layer, int unit, int at, const float *qkv) {
         float x[2][4];
-        take_heads<2>(x, from, p.kv_heads * D, tag);
+        take_heads<2>(x, qkv + (p.heads + unit % p.kv_heads) * D, p.kv_heads * D);
         prepare(common.own[0], x[0], common.norms[1]);
         __half *key = cached(layer, 0, unit) + at * D, *value = cached(layer, 1, unit) + at * D;
 #pragma unroll
@@ -685,36 +674,38 @@ struct Attending {
     }
 
     /* A lane's eight neighbours of a query: of the only split the result. */
-    __device__ void post_result(const Result &result, int query, int split, int splits,
-                                uint32_t tag) {
-        uint64_t *to = splits == 1 ? p.attended + query * D
-                                   : p.partial + ((int64_t)query * p.max_splits + split) * (D + 2);
+    __device__ void post_result(const Result &result, int query, int split, int splits, int round) {
+        bool only = splits == 1;
+        Turn turn(only ? p.attended : p.partial, round);
+        int64_t to = only ? query * D : ((int64_t)query * p.max_splits + split) * kSplitWords;
         float sum = result.sum[0];
-        uint64_t words[8];
+        float values[8];
 #pragma unroll
         for (int n = 0; n < 4; n++) {
             float x = result.out[n][0], y = result.out[n][1];
-            words[n] = make_word(splits == 1 ? x / sum : x, tag);
-            words[4 + n] = make_word(splits == 1 ? y / sum : y, tag);
+            values[n] = only ? x / sum : x;
+            values[4 + n] = only ? y / sum : y;
         }
 #pragma unroll
-        for (int n = 0; n < 8; n += 2)
-            post_two(to + 32 * warp + 8 * (lane % 4) + n, words[n], words[n + 1]);
-        if (splits > 1 && warp == 0 && lane % 4 == 0)
-            post_two(to + D, make_word(result.most[0], tag), make_word(sum, tag));
+        for (int n = 0; n < 8; n += 4)
+            turn.post_four(to + 32 * warp + 8 * (lane % 4) + n, values[n], values[n + 1],
+                           values[n + 2], values[n + 3]);
+        if (!only && warp == 0 && lane % 4 == 0)
+            turn.post_two(to + D, result.most[0], sum);
     }
 
-    __device__ void attend_unit(int layer, int position, int unit, uint32_t tag) {
+    __device__ void attend_unit(int layer, int position, int unit, int round) {
         int head = unit % p.kv_heads, split = unit / p.kv_heads;
         int count = min(kSplit, position + 1 - split * kSplit);
         bool mine = position / kSplit == split;
+        const float *qkv = Turn(p.qkv, round).now;
         for (int h = warp; h < group; h += kAttendThreads / 32) {
             float x[1][4];
-            take_heads<1>(x, p.qkv + (head * group + h) * D, 0, tag);
+            take_heads<1>(x, qkv + (head * group + h) * D, 0);
             prepare(common.queries[h], x[0], common.norms[0]);
         }
         if (mine && warp == kAttendThreads / 32 - 1)
-            prepare_own(layer, unit, count - 1, tag);
+            prepare_own(layer, unit, count - 1, qkv);
         AttendSync()();
         if (mine)
             part.replace(common.own[0], common.own[1], count - 1);
@@ -723,56 +714,61 @@ struct Attending {
         Result result = attend(
             common.exchange, queries, part, [] {}, AttendSync());
         if (g < group)
-            post_result(result, head * group + g, split, position / kSplit + 1, tag);
+            post_result(result, head * group + g, split, position / kSplit + 1, round);
     }
 
     /* A unit's part of putting a kv head's splits together. */
-    __device__ void combine_unit(int unit, int splits, uint32_t tag) {
+    __device__ void combine_unit(int unit, int splits, int round) {
         int head = unit % p.kv_heads;
+        const float *partial = Turn(p.partial, round).now;
+        Turn attended(p.attended, round);
         for (int i = unit / p.kv_heads * D + thread; i < group * D; i += splits * D) {
             int query = head * group + i / D, d = i % D;
-            const uint64_t *from = p.partial + (int64_t)query * p.max_splits * (D + 2);
-            post(p.attended + query * D + d,
-                 make_word(combined(from, d, splits, tag, patience), tag));
+            const float *from = partial + (int64_t)query * p.max_splits * kSplitWords;
+            attended.post(query * D + d, combined(from, d, splits, patience));
         }
     }
 
-    __device__ void combine_units(int units, int splits, uint32_t tag) {
+    __device__ void combine_units(int units, int splits, int round) {
 #pragma unroll 1
         for (int unit = blockIdx.x; unit < units; unit += gridDim.x)
-            combine_unit(unit, splits, tag);
+            combine_unit(unit, splits, round);
     }
 
     /* A unit whose part is on its way; whether the block has another one of the layer. */
-    __device__ bool do_unit(int layer, int position, int unit, uint32_t tag) {
+    __device__ bool do_unit(int layer, int position, int unit, int round) {
         int splits = position / kSplit + 1, units = p.kv_heads * splits;
         if (unit == (int)blockIdx.x) {
+            patience.await([&] {
+                bool there = begun >= round;
+                if (!there)
+                    __nanosleep(64); /* the warps beside it have work */
+                return there;
+            });
             asm volatile("cp.async.wait_all;" ::: "memory");
             AttendSync()(); /* all have the norms */
         }
         if (unit < units)
-            attend_unit(layer, position, unit, tag);
+            attend_unit(layer, position, unit, round);
         bool more = unit + (int)gridDim.x < units;
         if (!more && splits > 1)
-            combine_units(units, splits, tag);
+            combine_units(units, splits, round);
         return more;
     }
 
     /* Unit after unit of layer after layer of token after token, the next part always on its way.
      */
     __device__ void decode() {
-        uint32_t tag = p.epoch;
-        int step = 0, layer = -1, position = p.row.position, unit = blockIdx.x;
+        int round = -1, step = 0, layer = -1, position = p.row.position, unit = blockIdx.x;
 #pragma unroll 1
         while (true) {
-            if (layer >= 0 && do_unit(layer, position, unit, tag)) {
+            if (layer >= 0 && do_unit(layer, position, unit, round)) {
                 unit += gridDim.x;
             } else {
                 unit = blockIdx.x;
-                tag++;
+                round++;
                 if (++layer == p.num_layers) {
                     layer = 0;
-                    tag++; /* the one before was the head's */
                     position++;
                     step++;
                 }
@@ -807,6 +803,8 @@ __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common 
         make_barrier(shared_address(&common.barriers.empty[i / p.slots][i % p.slots]), 1);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    if (threadIdx.x == 0)
+        common.round = -1;
     __syncthreads();
 }
 
@@ -823,7 +821,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x < kProductThreads)
         Products<CODE>(p, shared, common).decode();
     else if (threadIdx.x < kProductThreads + kAttendThreads)
-        Attending(p, shared, attending).decode();
+        Attending(p, shared, attending, common.round).decode();
     else
         supply<CODE>(p, shared, common.barriers);
 #endif

@@ -5,11 +5,15 @@
  *
  * Weights do not wait for anything: a warp of each block copies what the block will need, in the
  * order in which it will need it, into a ring in shared memory. Activations pass from block to
- * block as words of 8 bytes in device memory, a float and a tag that says of which token and layer
- * it is; whoever needs a word looks until the tag is right. There is no barrier of all blocks.
+ * block as floats in device memory, words that are empty until they are written: whoever needs one
+ * looks until it is there. There is no barrier of all blocks.
  *
- * A word is written again a layer later, when its readers have long read it: each of them had a
- * part in what the writer waited for in between.
+ * Every layer of every token is a round. Words lie there MLN_PERSIST_ROUNDS times over, and rounds
+ * take turns with them; all are empty when the kernel begins. Who writes a word then empties that
+ * of the round before, for the round that will have its turn: it has been read, for each of its
+ * readers had a part in what the writer waited for in between. And nobody looks at it too early:
+ * every block has a share of some product in each layer, so that it begins a round when all words
+ * of the last but one are written, and those that wait for it are emptied by another one before.
  */
 #ifndef MLN_CUDA_PERSIST_H
 #define MLN_CUDA_PERSIST_H
@@ -23,6 +27,9 @@ enum {
     MLN_PERSIST_GROUP = 8,       /* most query heads of a kv head */
     MLN_PERSIST_BLOCKS = 256,    /* most blocks */
     MLN_PERSIST_STEPS = 64,      /* most tokens of a launch */
+    MLN_PERSIST_ROUNDS = 4,      /* whose words are there at once */
+    MLN_PERSIST_EMPTY = 0xff,    /* each byte of a word that is not written: a NaN */
+    MLN_PERSIST_STATE = 4,       /* words behind a split's values: largest score, sum of weights */
     MLN_PERSIST_MAX_UNITS = 1024 /* of a row */
 };
 
@@ -52,6 +59,12 @@ typedef struct mln_persist_layer {
     int32_t first[4]; /* the block of tile 0; the next tile is the next block's */
 } mln_persist_layer;
 
+/* What blocks tell each other of one kind. */
+typedef struct mln_persist_words {
+    float *all;
+    int64_t each; /* words of a round */
+} mln_persist_words;
+
 typedef struct mln_cuda_persist {
     mln_persist_product products[MLN_PERSIST_PRODUCTS];
     const mln_persist_layer *layers; /* [num_layers + 1] */
@@ -59,13 +72,13 @@ typedef struct mln_cuda_persist {
     const float *inv_freq;
     float rope_scale, eps;
     int32_t num_layers, hidden, heads, kv_heads, max_splits;
-    uint64_t *residual[2]; /* [H] words: after attention, after the MLP */
-    uint64_t *qkv, *attended, *gated;
-    uint64_t *partial; /* [heads, max_splits, D + 2] words */
-    uint64_t *best;    /* [blocks, 2] words: value and id */
-    int32_t *out_ids;  /* [STEPS], and whether somebody waited in vain */
+    mln_persist_words residual[2]; /* [H]: after attention, after the MLP */
+    mln_persist_words qkv, attended, gated;
+    mln_persist_words partial; /* [heads, max_splits, D + MLN_PERSIST_STATE] */
+    mln_persist_words best;    /* [blocks, 2]: value and id; a token is a round */
+    int64_t words_bytes;       /* of all of them, which begin with residual[0] */
+    int32_t *out_ids;          /* [STEPS], and whether somebody waited in vain */
     mln_cuda_row row;
-    uint32_t epoch; /* no tag up to this one is used again */
     int32_t steps;
     int32_t tile_code, blocks;
     int32_t slots; /* of a warp's ring */

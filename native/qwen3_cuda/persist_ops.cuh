@@ -10,47 +10,87 @@
 
 namespace {
 
-/* --- words: a float and the tag that says of when it is, written and read at once --- */
+/* --- words: floats, empty until they are written --- */
 
-__device__ uint64_t make_word(float value, uint32_t tag) {
-    return (uint64_t)tag << 32 | __float_as_uint(value);
+constexpr uint32_t kEmpty = MLN_PERSIST_EMPTY * 0x01010101u;
+
+/* A NaN is written as another one. */
+__device__ uint32_t as_word(float value) {
+    return __float_as_uint(value) == kEmpty ? 0x7fffffffu : __float_as_uint(value);
 }
 
-__device__ bool is_of(uint64_t word, uint32_t tag) {
-    return (uint32_t)(word >> 32) == tag;
+__device__ void put_word(float *to, uint32_t word) {
+    asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(to), "r"(word) : "memory");
 }
 
-__device__ float value_of(uint64_t word) {
-    return __uint_as_float((uint32_t)word);
-}
-
-__device__ void post(uint64_t *to, uint64_t word) {
-    asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
-}
-
-/* Two neighbours at an even place. */
-__device__ void post_two(uint64_t *to, uint64_t a, uint64_t b) {
-    asm volatile("st.relaxed.gpu.global.v2.b64 [%0], {%1, %2};" ::"l"(to), "l"(a), "l"(b)
+__device__ void put_two(float *to, uint2 words) {
+    asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(words.x),
+                 "r"(words.y)
                  : "memory");
 }
 
-__device__ uint64_t look(const uint64_t *at) {
-    uint64_t word;
-    asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];" : "=l"(word) : "l"(at));
+__device__ void put_four(float *to, uint4 words) {
+    asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x),
+                 "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+}
+
+__device__ uint32_t look(const float *at) {
+    uint32_t word;
+    asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(word) : "l"(at));
     return word;
 }
 
-struct TwoWords {
-    uint64_t a, b;
-};
-
-__device__ TwoWords look_two(const uint64_t *at) {
-    TwoWords two;
-    asm volatile("ld.relaxed.gpu.global.v2.b64 {%0, %1}, [%2];"
-                 : "=l"(two.a), "=l"(two.b)
+__device__ uint2 look_two(const float *at) {
+    uint2 words;
+    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];"
+                 : "=r"(words.x), "=r"(words.y)
                  : "l"(at));
-    return two;
+    return words;
 }
+
+__device__ uint4 look_four(const float *at) {
+    uint4 words;
+    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                 : "l"(at));
+    return words;
+}
+
+__device__ bool is_there(uint32_t word) {
+    return word != kEmpty;
+}
+
+__device__ bool is_there(uint2 words) {
+    return is_there(words.x) && is_there(words.y);
+}
+
+__device__ bool is_there(uint4 words) {
+    return is_there(words.x) && is_there(words.y) && is_there(words.z) && is_there(words.w);
+}
+
+/* Words of a round, and the place of those that who writes them empties. */
+struct Turn {
+    float *now, *emptied;
+
+    __device__ Turn(const mln_persist_words &words, int round, int ahead = MLN_PERSIST_ROUNDS - 1)
+        : now(words.all + round % MLN_PERSIST_ROUNDS * words.each),
+          emptied(words.all + (round + ahead) % MLN_PERSIST_ROUNDS * words.each) {
+    }
+    __device__ void post(int64_t i, float value) const {
+        put_word(now + i, as_word(value));
+        put_word(emptied + i, kEmpty);
+    }
+    __device__ void post_two(int64_t i, float a, float b) const {
+        put_two(now + i, make_uint2(as_word(a), as_word(b)));
+        put_two(emptied + i, make_uint2(kEmpty, kEmpty));
+    }
+    /* Neighbours from a multiple of 4 on. */
+    __device__ void post_four(int64_t i, float a, float b, float c, float d) const {
+        put_four(now + i, make_uint4(as_word(a), as_word(b), as_word(c), as_word(d)));
+        put_four(emptied + i, make_uint4(kEmpty, kEmpty, kEmpty, kEmpty));
+    }
+};
 
 /* --- waiting, for two seconds at most --- */
 
