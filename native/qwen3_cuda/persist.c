@@ -235,6 +235,6 @@ cudaError_t mln_cuda_persist_chunk(myelin_plugin_context *c, myelin_plugin_seque
     if (code != cudaSuccess || c->host_ids[MLN_PERSIST_STEPS] == 0)
         return code;
     cudaMemset(p->out_ids, 0, bytes);
-    cudaStreamSynchronize(NULL); /* streams do not wait */
+    cudaStreamSynchronize(NULL);   /* streams do not wait */
     return cudaErrorLaunchTimeout; /* a block has waited in vain for two seconds */
 }

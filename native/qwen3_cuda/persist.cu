@@ -26,20 +26,15 @@ namespace {
 constexpr int kProductThreads = kStageThreads, kAttendThreads = 128;
 constexpr int kThreads = kProductThreads + kAttendThreads + 32;
 
-#ifdef MLN_PERSISTS
-
 constexpr int kGroup = MLN_PERSIST_GROUP; /* heads: the other eight rows are zeros */
-constexpr int kRowUnit =
-    256; /* bytes of a unit of the row: floats, then half as many of binary16 */
 constexpr int kParts = MLN_TILE_SPLITS, kTogether = MLN_PERSIST_TOGETHER;
 static_assert(kProductThreads == 32 * kParts, "a warp a part");
-typedef SomeSync<1, kProductThreads> ProductSync;
-typedef SomeSync<2, kAttendThreads> AttendSync;
 
-/* What a block shares beside the dynamic part. */
+/* What a block shares first. */
 struct Common {
     Barriers barriers;
     float parts[2][kTogether][kParts][MLN_TILE_ROWS + 1];
+    __align__(16) float squares[2][kParts], mosts[kParts];
     volatile int round; /* that its products have begun */
     mln_cuda_best bests[kParts];
     mln_cuda_best winners[kParts];
@@ -52,7 +47,18 @@ struct AttendCommon {
     float norms[2][D]; /* of queries and keys */
 };
 
-/* The dynamic part: the rings, then what `persist` says. */
+constexpr int kCommonBytes = (sizeof(Common) + 127) / 128 * 128;
+constexpr int kFixedBytes = kCommonBytes + (sizeof(AttendCommon) + 127) / 128 * 128;
+
+#ifdef MLN_PERSISTS
+
+constexpr int kRowUnit =
+    256; /* bytes of a unit of the row: floats, then half as many of binary16 */
+constexpr int kUnitQuads = MLN_UNIT_COLUMNS / 4;
+typedef SomeSync<1, kProductThreads> ProductSync;
+typedef SomeSync<2, kAttendThreads> AttendSync;
+
+/* The rest: the rings, then what `persist` says. */
 struct Layers {
     const mln_persist_layer *all;
 
@@ -204,6 +210,19 @@ struct Passage {
     bool norm;     /* of the residual */
 };
 
+/* A warp's part of a product's row, and where in shared memory it is. */
+struct Span {
+    int units, at_once;    /* in a slot */
+    int row, wide, narrow; /* what of it is this lane's to make binary16, and to where */
+};
+
+/* A row that a thread finishes, if `to` is not negative. */
+struct Finished {
+    int to;
+    float undo;      /* the power of two of its weights */
+    uint32_t before; /* what it is added to, or empty */
+};
+
 /* The eight warps that multiply. */
 template <int CODE> struct Products {
     const mln_cuda_persist &p;
@@ -213,6 +232,7 @@ template <int CODE> struct Products {
     Ring ring;
     Patience patience;
     int warp, lane, parity;
+    int turn;   /* of squares */
     int32_t id; /* of the token */
     mln_cuda_best best;
 
@@ -221,7 +241,7 @@ template <int CODE> struct Products {
           ring(all.barriers, threadIdx.x / 32, persist.slots), patience{persist.out_ids +
                                                                             MLN_PERSIST_STEPS,
                                                                         false},
-          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0),
+          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0), turn(0),
           id(persist.row.id), best{0.0f, INT32_MAX} {
     }
 
@@ -237,34 +257,6 @@ template <int CODE> struct Products {
                 "l"(from + 4 * i)
                 : "memory");
         asm volatile("cp.async.commit_group;" ::: "memory");
-    }
-
-    /* Quads base, base + 256, ... of words. */
-    __device__ void take_quads(float4 (&v)[kStageBatch], int base, int quads, const float *words) {
-        bool there[kStageBatch];
-#pragma unroll
-        for (int u = 0; u < kStageBatch; u++) {
-            there[u] = base + u * kProductThreads >= quads;
-            v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        }
-        patience.await([&] {
-            bool all = true;
-            uint4 found[kStageBatch];
-#pragma unroll
-            for (int u = 0; u < kStageBatch; u++)
-                if (!there[u])
-                    found[u] = look_four(words + 4 * (base + u * kProductThreads));
-#pragma unroll
-            for (int u = 0; u < kStageBatch; u++) {
-                if (!there[u]) {
-                    there[u] = is_there(found[u]);
-                    v[u] = make_float4(__uint_as_float(found[u].x), __uint_as_float(found[u].y),
-                                       __uint_as_float(found[u].z), __uint_as_float(found[u].w));
-                }
-                all = all && there[u];
-            }
-            return all;
-        });
     }
 
     __device__ float *embedded() const {
@@ -287,118 +279,243 @@ template <int CODE> struct Products {
         ProductSync()();
     }
 
-    __device__ void take_embedded(float4 (&v)[kStageBatch], int base, int quads) const {
+    /* Quads base, base + 256, ... of a row; the last one again past its end. */
+    template <int N>
+    __device__ void take(uint4 (&found)[N], int base, const Passage &way, int live) {
+        const float *at[N];
 #pragma unroll
-        for (int u = 0; u < kStageBatch; u++) {
-            int i = base + u * kProductThreads;
-            v[u] = i < quads ? reinterpret_cast<const float4 *>(embedded())[i]
-                             : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (int u = 0; u < N; u++)
+            at[u] = way.from + 4 * min(base + u * kProductThreads, live - 1);
+        patience.await([&] {
+            bool all = true;
+#pragma unroll
+            for (int u = 0; u < N; u++)
+                found[u] = look_four(at[u]);
+#pragma unroll
+            for (int u = 0; u < N; u++)
+                all = all && is_there(found[u]);
+            return all;
+        });
+    }
+
+    /* Those quads, times the norm's weights, as floats to shared memory; their sum of squares and
+     * the largest are added to `seen`. */
+    template <int N, bool NORM>
+    __device__ void gather(float2 &seen, int base, const Passage &way, int live, int quads) {
+        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_row);
+        float4 v[N], n[N];
+        if (NORM)
+#pragma unroll
+            for (int u = 0; u < N; u++)
+                n[u] = norm_at()[min(base + u * kProductThreads, quads - 1)];
+        uint4 found[N];
+        if (NORM && way.embedded)
+#pragma unroll
+            for (int u = 0; u < N; u++)
+                found[u] = reinterpret_cast<const uint4 *>(
+                    embedded())[min(base + u * kProductThreads, live - 1)];
+        else
+            take(found, base, way, live);
+#pragma unroll
+        for (int u = 0; u < N; u++) {
+            bool there = base + u * kProductThreads < live;
+            v[u] = make_float4(there ? __uint_as_float(found[u].x) : 0.0f,
+                               there ? __uint_as_float(found[u].y) : 0.0f,
+                               there ? __uint_as_float(found[u].z) : 0.0f,
+                               there ? __uint_as_float(found[u].w) : 0.0f);
+            if (NORM) {
+                seen.x = fmaf(v[u].x, v[u].x, seen.x);
+                seen.x = fmaf(v[u].y, v[u].y, seen.x);
+                seen.x = fmaf(v[u].z, v[u].z, seen.x);
+                seen.x = fmaf(v[u].w, v[u].w, seen.x);
+                v[u] =
+                    make_float4(v[u].x * n[u].x, v[u].y * n[u].y, v[u].z * n[u].z, v[u].w * n[u].w);
+            }
+            seen.y = fmaxf(seen.y, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
+                                         fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
+            if (base + u * kProductThreads < quads)
+                wide[base + u * kProductThreads] = v[u];
         }
     }
 
-    /* A product's activations to shared memory; what its sums are multiplied by. */
-    __device__ float stage(const mln_persist_product &product, const Passage &way) {
-        int quads = product.units * (MLN_UNIT_COLUMNS / 4), live = product.columns / 4;
-        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_row);
-        auto load = [&](float4(&v)[kStageBatch], int base) {
-            if (way.embedded && way.norm)
-                take_embedded(v, base, live);
+    /* A whole row. */
+    template <bool NORM>
+    __device__ float2 gather_row(const mln_persist_product &product, const Passage &way) {
+        int quads = product.units * kUnitQuads, live = product.columns / 4;
+        float2 seen = make_float2(0.0f, 0.0f);
+#pragma unroll 1
+        for (int base = threadIdx.x, left = quads; left > 0;
+             base += kStageBatch * kProductThreads, left -= kStageBatch * kProductThreads)
+            if (left <= kProductThreads)
+                gather<1, NORM>(seen, base, way, live, quads);
+            else if (left <= 2 * kProductThreads)
+                gather<2, NORM>(seen, base, way, live, quads);
+            else if (left <= 3 * kProductThreads)
+                gather<3, NORM>(seen, base, way, live, quads);
             else
-                take_quads(v, base, live, way.from);
-        };
-        auto put = [&](int k, uint32_t a, uint32_t b) {
-            /* a warp has whole units, and has read them */
-            __syncwarp((k / 4 | 31) < quads ? ~0u : 0xffffu);
-            unsigned char *to = shared + p.at_row + k / MLN_UNIT_COLUMNS * kRowUnit +
-                                mln_single_offset(k % MLN_UNIT_COLUMNS);
-            *reinterpret_cast<uint32_t *>(to) = a;
-            *reinterpret_cast<uint32_t *>(to + 16) = b;
-        };
+                gather<kStageBatch, NORM>(seen, base, way, live, quads);
+        return seen;
+    }
+
+    /* 2 N units of this warp's part of a row from floats to binary16, in their place. */
+    template <int N>
+    __device__ void narrow(unsigned char *from, unsigned char *to, int left, float up) const {
+        uint2 halves[N];
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            if (2 * n + lane / kUnitQuads < left) {
+                float4 v = *reinterpret_cast<const float4 *>(from + 2 * n * kRowUnit);
+                halves[n] = make_uint2(as_word(__floats2half2_rn(v.x * up, v.y * up)),
+                                       as_word(__floats2half2_rn(v.z * up, v.w * up)));
+            }
+        __syncwarp();
+#pragma unroll
+        for (int n = 0; n < N; n++)
+            if (2 * n + lane / kUnitQuads < left) {
+                *reinterpret_cast<uint32_t *>(to + 2 * n * kRowUnit) = halves[n].x;
+                *reinterpret_cast<uint32_t *>(to + 2 * n * kRowUnit + 16) = halves[n].y;
+            }
+    }
+
+    __device__ void narrow_part(const Span &span, float up) const {
+        constexpr int MOST = 3;
+        unsigned char *from = shared + span.wide, *to = shared + span.narrow;
+#pragma unroll 1
+        for (int left = span.units; left > 0; left -= 2 * MOST) {
+            if (left <= 2)
+                narrow<1>(from, to, left, up);
+            else
+                narrow<MOST>(from, to, left, up);
+            from += 2 * MOST * kRowUnit;
+            to += 2 * MOST * kRowUnit;
+        }
+        __syncwarp();
+    }
+
+    /* A product's activations to where this warp reads its part of them, as stage_row() does it;
+     * what undoes their power of two. */
+    __device__ float stage(const mln_persist_product &product, const Passage &way,
+                           const Span &span) {
         if (way.norm)
             asm volatile("cp.async.wait_all;" ::: "memory");
-        return stage_row(wide, way.norm ? norm_at() : nullptr, product.columns, quads, p.eps, load,
-                         put, ProductSync());
+        float2 mine = way.norm ? gather_row<true>(product, way) : gather_row<false>(product, way);
+        turn ^= 1;
+        if (way.norm)
+            mine.x = warp_sum(mine.x);
+        float most = warp_most(mine.y), up, down;
+        if (lane == 0) {
+            common.squares[turn][warp] = mine.x;
+            common.mosts[warp] = most;
+        }
+        ProductSync()();
+        static_assert(kParts == 8, "two vectors");
+        const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts);
+        float4 a = mosts[0], b = mosts[1];
+        most =
+            fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
+        powers_for(most, &up, &down);
+        narrow_part(span, up);
+        return down;
+    }
+
+    /* 1 / rms of what was staged last. */
+    __device__ float norm_factor() const {
+        float squares = common.squares[turn][0];
+#pragma unroll
+        for (int i = 1; i < kParts; i++)
+            squares += common.squares[turn][i];
+        return 1.0f / sqrtf(squares / (float)p.hidden + p.eps);
     }
 
     /* The eight parts of T tiles' sums, side by side, to shared memory. */
-    template <int T> __device__ void add_tiles(const mln_persist_product &product) {
+    template <int T> __device__ void add_tiles(const Span &span) {
         float c[T][4];
 #pragma unroll
         for (int t = 0; t < T; t++)
             c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
-        int begin = mln_split_begin(product.units, warp);
-        int end = mln_split_begin(product.units, warp + 1);
-        const unsigned char *slots = shared + warp * p.slots * Slot<CODE>::BYTES;
-        for (int unit = begin; unit < end; unit += product.at_once) {
+        for (int unit = 0; unit < span.units; unit += span.at_once) {
             ring.await_full();
-            add_units<CODE, T>(c, slots + ring.slot * Slot<CODE>::BYTES, product.at_once,
-                               min(product.at_once, end - unit),
-                               shared + p.at_row + unit * kRowUnit);
+            add_units<CODE, T>(c, shared + (warp * p.slots + ring.slot) * Slot<CODE>::BYTES,
+                               span.at_once, min(span.at_once, span.units - unit),
+                               shared + span.row + unit * kRowUnit);
             __syncwarp();
             if (lane == 0)
                 arrive(ring.empty + 8 * ring.slot);
             ring.next();
         }
-        if (lane % 4 == 0)
+        if (lane % 4 == 0) {
+            float *to = &common.parts[parity][0][warp][lane / 4];
 #pragma unroll
             for (int t = 0; t < T; t++) {
-                common.parts[parity][t][warp][lane / 4] = c[t][0];
-                common.parts[parity][t][warp][lane / 4 + 8] = c[t][2];
+                to[t * kParts * (MLN_TILE_ROWS + 1)] = c[t][0];
+                to[t * kParts * (MLN_TILE_ROWS + 1) + 8] = c[t][2];
             }
-    }
-
-    __device__ void add_group(const mln_persist_product &product, int tiles) {
-        switch (tiles) {
-        case 1:
-            return add_tiles<1>(product);
-        case 2:
-            return add_tiles<2>(product);
-        case 3:
-            return add_tiles<3>(product);
-        default:
-            return add_tiles<4>(product);
         }
     }
 
-    /* The row this thread finishes, of a group's tiles that begin with tile `first`. */
-    __device__ int tile_of(int first) const {
-        return first + (int)(threadIdx.x / MLN_TILE_ROWS) * (int)gridDim.x;
-    }
-
-    /* What row `row` is added to, as it was found earlier; it may not have been there yet. */
-    __device__ float before_of(const Passage &way, int row, uint32_t word) {
-        if (way.embedded)
-            return embedded()[row];
-        patience.await([&] {
-            bool there = is_there(word);
-            if (!there)
-                word = look(way.before + row);
-            return there;
-        });
-        return __uint_as_float(word);
+    __device__ void add_group(const Span &span, int tiles) {
+        switch (tiles) {
+        case 1:
+            return add_tiles<1>(span);
+        case 2:
+            return add_tiles<2>(span);
+        case 3:
+            return add_tiles<3>(span);
+        default:
+            return add_tiles<4>(span);
+        }
     }
 
     /* Threads of whole warps: the parts of a row added in order. */
-    __device__ void finish(int kind, const Passage &way, int rows, int tile, bool live,
-                           float factor, float undo, uint32_t before) {
+    __device__ void finish(int kind, const Passage &way, const Finished &row, float factor) {
         int t = threadIdx.x / MLN_TILE_ROWS, slot = threadIdx.x % MLN_TILE_ROWS;
         float sum = 0.0f;
 #pragma unroll
         for (int w = 0; w < kParts; w++)
             sum += common.parts[parity][t][w][slot];
-        float y = sum * undo * factor;
-        int row = tile * MLN_TILE_ROWS + slot;
+        float y = sum * row.undo * factor;
         if (kind == MLN_PERSIST_GATED) {
             float z = __shfl_xor_sync(~0u, y, 8);
-            row = tile * 8 + slot;
-            if (live && slot < 8 && row < rows)
-                way.to.post(row, silu(y) * z);
+            if (row.to >= 0)
+                way.to.post(row.to, silu(y) * z);
         } else if (kind == MLN_PERSIST_HEAD) {
-            if (live && row < rows && y == y)
-                best = better(best, mln_cuda_best{y, row});
-        } else if (live && row < rows) {
-            way.to.post(row, way.before ? before_of(way, row, before) + y : y);
+            if (row.to >= 0 && y == y)
+                best = better(best, mln_cuda_best{y, row.to});
+        } else if (row.to >= 0) {
+            way.to.post(row.to, way.before ? __uint_as_float(row.before) + y : y);
         }
+    }
+
+    __device__ Span span_of(const mln_persist_product &product) const {
+        int begin = mln_split_begin(product.units, warp), quad = lane % kUnitQuads;
+        Span span = {mln_split_begin(product.units, warp + 1) - begin, product.at_once,
+                     p.at_row + begin * kRowUnit, 0, 0};
+        int unit = span.row + lane / kUnitQuads * kRowUnit;
+        span.wide = unit + quad * (int)sizeof(float4);
+        span.narrow = unit + mln_single_offset(4 * quad);
+        settle(span.units);
+        settle(span.at_once);
+        settle(span.row);
+        settle(span.wide);
+        settle(span.narrow);
+        return span;
+    }
+
+    /* The row that this thread finishes of a group whose first tile is `first`. */
+    __device__ Finished row_of(int kind, const Passage &way, const mln_persist_product &product,
+                               const float *undos, int first) const {
+        int slot = threadIdx.x % MLN_TILE_ROWS;
+        int tile = first + (int)(threadIdx.x / MLN_TILE_ROWS) * (int)gridDim.x;
+        Finished row = {-1, 0.0f, kEmpty};
+        if (threadIdx.x >= product.together * MLN_TILE_ROWS || tile >= product.tiles)
+            return row;
+        row.undo = __ldg(undos + tile * MLN_TILE_ROWS + slot);
+        int to = kind == MLN_PERSIST_GATED ? tile * 8 + slot : tile * MLN_TILE_ROWS + slot;
+        if (to < product.rows && (kind != MLN_PERSIST_GATED || slot < 8))
+            row.to = to;
+        if (row.to >= 0 && way.before)
+            row.before = way.embedded ? __float_as_uint(embedded()[to]) : look(way.before + row.to);
+        return row;
     }
 
     __device__ void run(int kind, int layer, const Passage &way) {
@@ -415,35 +532,27 @@ template <int CODE> struct Products {
 
     __device__ void run_share(int kind, const Passage &way, const mln_persist_product &product,
                               const Share &share, const float *undos) {
-        int together = product.together, slot = threadIdx.x % MLN_TILE_ROWS;
-        int ahead = tile_of(share.first), after = together * (int)gridDim.x;
-        bool finishes = threadIdx.x < kTogether * MLN_TILE_ROWS;
-        bool mine = threadIdx.x < together * MLN_TILE_ROWS;
-        auto undo_of = [&](int tile) {
-            return mine && tile < product.tiles ? __ldg(undos + tile * MLN_TILE_ROWS + slot) : 0.0f;
-        };
-        auto before_at = [&](int tile) -> uint32_t {
-            int row = tile * MLN_TILE_ROWS + slot;
-            bool added = way.before && mine && tile < product.tiles && row < product.rows;
-            return added ? look(way.before + row) : kEmpty;
-        };
-        float undo = undo_of(ahead);
-        uint32_t before = before_at(ahead);
-        float factor = stage(product, way);
-        ProductSync()();
+        int together = product.together, step = together * (int)gridDim.x, first = share.first;
+        Finished row = row_of(kind, way, product, undos, first), next;
+        Span span = span_of(product);
+        settle(together);
+        settle(step);
+        float factor = stage(product, way, span);
+        if (row.to >= 0 && way.before && !is_there(row.before))
+            row.before = look(way.before + row.to); /* all of them are there now */
         for (int group = 0; group < share.count; group += together) {
-            int tile = ahead;
-            ahead += after;
-            float undo_ahead = undo_of(ahead);
-            if (group > 0)
-                before = before_at(tile);
-            add_group(product, min(together, share.count - group));
+            first += step;
+            if (group + together < share.count)
+                next = row_of(kind, way, product, undos, first);
+            add_group(span, min(together, share.count - group));
             ProductSync()();
-            if (finishes)
-                finish(kind, way, product.rows, tile, mine && tile < product.tiles, factor, undo,
-                       before);
+            if (threadIdx.x < kTogether * MLN_TILE_ROWS) {
+                if (group == 0 && way.norm)
+                    factor *= norm_factor();
+                finish(kind, way, row, factor);
+            }
             parity ^= 1;
-            undo = undo_ahead;
+            row = next;
         }
     }
 
@@ -623,15 +732,16 @@ struct Attending {
             angles[i] = angle_of((float)position * p.inv_freq[lane + 32 * i], p.rope_scale);
     }
 
-    /* Values d = lane, lane + 32, ... of HEADS heads that lie `apart` words from each other. */
+    /* Values d = lane, lane + 32, ... of HEADS heads from `first` on, `step` words from each other.
+     */
     template <int HEADS>
-    __device__ void take_heads(float (&x)[HEADS][4], const float *from, int apart) {
+    __device__ void take_heads(float (&x)[HEADS][4], const float *row, int first, int step) {
         uint32_t words[HEADS][4];
         patience.await([&] {
             bool all = true;
 #pragma unroll
             for (int i = 0; i < 4 * HEADS; i++)
-                words[i / 4][i % 4] = look(from + i / 4 * apart + lane + i % 4 * 32);
+                words[i / 4][i % 4] = look(row + first + i / 4 * step + lane + i % 4 * 32);
 #pragma unroll
             for (int i = 0; i < 4 * HEADS; i++)
                 all = all && is_there(words[i / 4][i % 4]);
@@ -662,7 +772,7 @@ struct Attending {
     /* Key and value of the token itself. */
     __device__ void prepare_own(int layer, int unit, int at, const float *qkv) {
         float x[2][4];
-        take_heads<2>(x, qkv + (p.heads + unit % p.kv_heads) * D, p.kv_heads * D);
+        take_heads<2>(x, qkv, (p.heads + unit % p.kv_heads) * D, p.kv_heads * D);
         prepare(common.own[0], x[0], common.norms[1]);
         __half *key = cached(layer, 0, unit) + at * D, *value = cached(layer, 1, unit) + at * D;
 #pragma unroll
@@ -677,21 +787,22 @@ struct Attending {
     __device__ void post_result(const Result &result, int query, int split, int splits, int round) {
         bool only = splits == 1;
         Turn turn(only ? p.attended : p.partial, round);
-        int64_t to = only ? query * D : ((int64_t)query * p.max_splits + split) * kSplitWords;
-        float sum = result.sum[0];
-        float values[8];
+        int d = 32 * warp + 8 * (lane % 4);
+        int64_t split_at = ((int64_t)query * p.max_splits + split) * kSplitWords;
+        int64_t to = only ? query * D + d : split_at + d;
+        float sum = result.sum[0], values[8];
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            float x = result.out[n][0], y = result.out[n][1];
-            values[n] = only ? x / sum : x;
-            values[4 + n] = only ? y / sum : y;
-        }
+        for (int n = 0; n < 8; n++)
+            values[n] = result.out[n % 4][n / 4];
+        if (only)
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                values[n] /= sum;
 #pragma unroll
         for (int n = 0; n < 8; n += 4)
-            turn.post_four(to + 32 * warp + 8 * (lane % 4) + n, values[n], values[n + 1],
-                           values[n + 2], values[n + 3]);
+            turn.post_four(to + n, values[n], values[n + 1], values[n + 2], values[n + 3]);
         if (!only && warp == 0 && lane % 4 == 0)
-            turn.post_two(to + D, result.most[0], sum);
+            turn.post_two(split_at + D, result.most[0], sum);
     }
 
     __device__ void attend_unit(int layer, int position, int unit, int round) {
@@ -701,7 +812,7 @@ struct Attending {
         const float *qkv = Turn(p.qkv, round).now;
         for (int h = warp; h < group; h += kAttendThreads / 32) {
             float x[1][4];
-            take_heads<1>(x, qkv + (head * group + h) * D, 0);
+            take_heads<1>(x, qkv, (head * group + h) * D, 0);
             prepare(common.queries[h], x[0], common.norms[0]);
         }
         if (mine && warp == kAttendThreads / 32 - 1)
@@ -814,9 +925,13 @@ template <int CODE>
 __global__ void __launch_bounds__(kThreads, 1)
     persist_kernel(const __grid_constant__ mln_cuda_persist p) {
 #ifdef MLN_PERSISTS
-    extern __shared__ __align__(128) unsigned char shared[];
-    __shared__ Common common;
-    __shared__ AttendCommon attending;
+    extern __shared__ __align__(128) unsigned char memory[];
+    int base = (int)shared_address(memory);
+    settle(base);
+    unsigned char *all = static_cast<unsigned char *>(__cvta_shared_to_generic((uint32_t)base));
+    Common &common = *reinterpret_cast<Common *>(all);
+    AttendCommon &attending = *reinterpret_cast<AttendCommon *>(all + kCommonBytes);
+    unsigned char *shared = all + kFixedBytes;
     set_up(p, shared, common, attending);
     if (threadIdx.x < kProductThreads)
         Products<CODE>(p, shared, common).decode();
@@ -862,6 +977,7 @@ extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks,
         return error;
     int most = values[3] - (int)attributes.sharedSizeBytes;
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    most -= kFixedBytes;
     if (error != cudaSuccess)
         return error;
     *blocks = values[2] < MLN_PERSIST_BLOCKS ? values[2] : MLN_PERSIST_BLOCKS;
@@ -873,7 +989,7 @@ extern "C" cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *p, cudaSt
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)p->blocks);
     config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = (size_t)p->shared_bytes;
+    config.dynamicSmemBytes = (size_t)(kFixedBytes + p->shared_bytes);
     config.stream = stream;
     cudaLaunchAttribute attribute;
     attribute.id = cudaLaunchAttributeCooperative;
