@@ -34,8 +34,9 @@ static_assert(kProductThreads == 32 * kParts, "a warp a part");
 struct Common {
     Barriers barriers;
     float parts[2][kTogether][kParts][MLN_TILE_ROWS + 1];
-    __align__(16) float squares[2][kParts], mosts[kParts];
-    volatile int round; /* that its products have begun */
+    __align__(16) float mosts[kParts];
+    float squares[2][kProductThreads], factor[2]; /* of a norm */
+    volatile int round;                           /* that its products have begun */
     mln_cuda_best bests[kParts];
     mln_cuda_best winners[kParts];
 };
@@ -57,6 +58,10 @@ constexpr int kRowUnit =
 constexpr int kUnitQuads = MLN_UNIT_COLUMNS / 4;
 typedef SomeSync<1, kProductThreads> ProductSync;
 typedef SomeSync<2, kAttendThreads> AttendSync;
+/* Squares for the warp that makes the norm's factor of them, and that for those who finish rows. */
+typedef SomeSync<3, kProductThreads + 32> SquaresSync;
+typedef SomeSync<4, kTogether * MLN_TILE_ROWS + 32> FactorSync;
+constexpr int kHelper = 2; /* of the four that attend */
 
 /* The rest: the rings, then what `persist` says. */
 struct Layers {
@@ -232,7 +237,7 @@ template <int CODE> struct Products {
     Ring ring;
     Patience patience;
     int warp, lane, parity;
-    int turn;   /* of squares */
+    int turn;   /* of squares and the factor */
     int32_t id; /* of the token */
     mln_cuda_best best;
 
@@ -399,15 +404,15 @@ template <int CODE> struct Products {
         if (way.norm)
             asm volatile("cp.async.wait_all;" ::: "memory");
         float2 mine = way.norm ? gather_row<true>(product, way) : gather_row<false>(product, way);
-        turn ^= 1;
-        if (way.norm)
-            mine.x = warp_sum(mine.x);
         float most = warp_most(mine.y), up, down;
-        if (lane == 0) {
-            common.squares[turn][warp] = mine.x;
+        if (lane == 0)
             common.mosts[warp] = most;
-        }
         ProductSync()();
+        if (way.norm) { /* only now: who finishes has the factor before */
+            turn ^= 1;
+            common.squares[turn][threadIdx.x] = mine.x;
+            SquaresSync().arrive();
+        }
         static_assert(kParts == 8, "two vectors");
         const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts);
         float4 a = mosts[0], b = mosts[1];
@@ -416,15 +421,6 @@ template <int CODE> struct Products {
         powers_for(most, &up, &down);
         narrow_part(span, up);
         return down;
-    }
-
-    /* 1 / rms of what was staged last. */
-    __device__ float norm_factor() const {
-        float squares = common.squares[turn][0];
-#pragma unroll
-        for (int i = 1; i < kParts; i++)
-            squares += common.squares[turn][i];
-        return 1.0f / sqrtf(squares / (float)p.hidden + p.eps);
     }
 
     /* The eight parts of T tiles' sums, side by side, to shared memory. */
@@ -547,8 +543,10 @@ template <int CODE> struct Products {
             add_group(span, min(together, share.count - group));
             ProductSync()();
             if (threadIdx.x < kTogether * MLN_TILE_ROWS) {
-                if (group == 0 && way.norm)
-                    factor *= norm_factor();
+                if (group == 0 && way.norm) {
+                    FactorSync()();
+                    factor *= common.factor[turn];
+                }
                 finish(kind, way, row, factor);
             }
             parity ^= 1;
@@ -682,19 +680,49 @@ __device__ __noinline__ float combined(const float *partial, int d, int splits, 
 struct Attending {
     const mln_cuda_persist &p;
     AttendCommon &common;
-    const volatile int &begun; /* the round that the block's products have begun */
+    Common &products;
     Layers layers;
     Patience patience;
     int thread, warp, lane, group;
+    int turn;         /* of squares and the factor */
     float2 angles[2]; /* cosine and sine of pairs lane and lane + 32 */
     Part part;
 
     __device__ Attending(const mln_cuda_persist &persist, const unsigned char *dynamic,
-                         AttendCommon &all, const volatile int &round)
-        : p(persist), common(all), begun(round),
+                         AttendCommon &all, Common &beside)
+        : p(persist), common(all), products(beside),
           layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
-          group(persist.heads / persist.kv_heads) {
+          group(persist.heads / persist.kv_heads), turn(0) {
+    }
+
+    /* One warp: 1 / rms of what the block's products stage next, as stage_row() has it. */
+    __device__ void make_factor(int kind, int layer) {
+        if (share_of(p, layers, kind, layer).count == 0)
+            return;
+        SquaresSync()();
+        turn ^= 1;
+        float sums[kParts];
+#pragma unroll
+        for (int w = 0; w < kParts; w++)
+            sums[w] = warp_sum(products.squares[turn][32 * w + lane]);
+#pragma unroll
+        for (int w = 1; w < kParts; w++)
+            sums[0] += sums[w];
+        if (lane == 0)
+            products.factor[turn] = 1.0f / sqrtf(sums[0] / (float)p.hidden + p.eps);
+        FactorSync().arrive();
+    }
+
+    /* The norms between attention in one layer and in the next; -1 when there is none. */
+    __device__ void make_factors(int layer, int next) {
+#pragma unroll 1
+        for (int i = 0; i < 3; i++)
+            if (i == 0 ? layer >= 0 : i == 1 ? layer == p.num_layers - 1 : next >= 0)
+                make_factor(i == 0   ? MLN_PERSIST_GATED
+                            : i == 1 ? MLN_PERSIST_HEAD
+                                     : MLN_PERSIST_QKV,
+                            i == 2 ? next : layer + i);
     }
 
     /* Keys or values of a unit in the cache. */
@@ -851,7 +879,7 @@ struct Attending {
         int splits = position / kSplit + 1, units = p.kv_heads * splits;
         if (unit == (int)blockIdx.x) {
             patience.await([&] {
-                bool there = begun >= round;
+                bool there = products.round >= round;
                 if (!there)
                     __nanosleep(64); /* the warps beside it have work */
                 return there;
@@ -870,24 +898,26 @@ struct Attending {
     /* Unit after unit of layer after layer of token after token, the next part always on its way.
      */
     __device__ void decode() {
-        int round = -1, step = 0, layer = -1, position = p.row.position, unit = blockIdx.x;
+        int round = -1, layer = -1, position = p.row.position - 1, unit = blockIdx.x;
 #pragma unroll 1
         while (true) {
             if (layer >= 0 && do_unit(layer, position, unit, round)) {
                 unit += gridDim.x;
             } else {
+                int last = layer;
                 unit = blockIdx.x;
                 round++;
-                if (++layer == p.num_layers) {
-                    layer = 0;
-                    position++;
-                    step++;
-                }
-                if (step == p.steps)
-                    return;
-                if (layer == 0)
+                layer = round % p.num_layers;
+                position += layer == 0;
+                bool more = position < p.row.position + p.steps;
+                if (more && layer == 0)
                     set_angles(position);
-                ask_norms(layer);
+                if (more)
+                    ask_norms(layer);
+                if (warp == kHelper)
+                    make_factors(last, more ? layer : -1);
+                if (!more)
+                    return;
             }
             load_part(layer, position, unit);
         }
@@ -936,7 +966,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x < kProductThreads)
         Products<CODE>(p, shared, common).decode();
     else if (threadIdx.x < kProductThreads + kAttendThreads)
-        Attending(p, shared, attending, common.round).decode();
+        Attending(p, shared, attending, common).decode();
     else
         supply<CODE>(p, shared, common.barriers);
 #endif

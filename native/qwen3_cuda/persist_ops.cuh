@@ -199,6 +199,10 @@ template <int ID, int THREADS> struct SomeSync {
     __device__ void operator()() const {
         asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
     }
+    /* Without waiting for the others. */
+    __device__ void arrive() const {
+        asm volatile("bar.arrive %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
+    }
 };
 
 /* --- rings --- */
