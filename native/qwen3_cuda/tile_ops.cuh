@@ -169,19 +169,22 @@ template <> struct Extras<MLN_TILE_PACKED> {
 
     /* Escapes of one product. */
     __device__ void patch(uint32_t (&a)[4], uint32_t hits, int step, int lane) const {
+        if (hits) /* mostly one, of one of the unit's four products */
+            hits &= __ballot_sync(~0u, (escape >> 19 & 3) == (uint32_t)step);
 #pragma unroll 1
         for (; hits; hits &= hits - 1) {
             uint32_t one = __shfl_sync(~0u, escape, __ffs((int)hits) - 1);
+            uint32_t place = (one >> 17 & 511) ^ (uint32_t)(lane << 4); /* in this lane */
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++)
-                replace(a[i], one, (uint32_t)(lane << 4 | step << 2) + i);
+                replace(a[i], one, place == (uint32_t)(step << 2) + i);
         }
     }
 
-    /* `one` for a half of a register, if it belongs to that one of that lane. */
-    __device__ static void replace(uint32_t &a, uint32_t one, uint32_t place) {
+    /* `one` for a half of a register, if it belongs there. */
+    __device__ static void replace(uint32_t &a, uint32_t one, bool belongs) {
         uint32_t selector = one & 0x10000u ? 0x5410u : 0x3254u;
-        a = __byte_perm(a, one, (one >> 17 & 511) == place ? selector : 0x3210u);
+        a = __byte_perm(a, one, belongs ? selector : 0x3210u);
     }
 };
 
