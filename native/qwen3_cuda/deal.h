@@ -12,6 +12,11 @@ MLN_TILE_FN int mln_persist_slot_units(int code) {
     return code == MLN_TILE_DENSE ? 2 : code == MLN_TILE_Q4 || code == MLN_TILE_Q4_PAIR ? 8 : 5;
 }
 
+/* Warps that copy. More than one is in the way of small layers of 16 bits. */
+MLN_TILE_FN int mln_persist_copying(int code) {
+    return code == MLN_TILE_DENSE ? 1 : 2;
+}
+
 /* Tiles of `tiles`, the first of them with block `first`, that block `block` of `blocks` has. */
 MLN_TILE_FN int mln_persist_share(int tiles, int first, int block, int blocks, int *own) {
     int at = block - first;

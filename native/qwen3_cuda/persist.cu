@@ -24,7 +24,8 @@ namespace {
 #endif
 
 constexpr int kProductThreads = kStageThreads, kAttendThreads = 128;
-constexpr int kThreads = kProductThreads + kAttendThreads + 32;
+template <int CODE>
+constexpr int kThreads = kProductThreads + kAttendThreads + 32 * mln_persist_copying(CODE);
 
 constexpr int kGroup = MLN_PERSIST_GROUP; /* heads: the other eight rows are zeros */
 constexpr int kParts = MLN_TILE_SPLITS, kTogether = MLN_PERSIST_TOGETHER;
@@ -154,13 +155,16 @@ template <int CODE> struct Supply {
     }
 };
 
-/* A lane for each of the eight rings. */
+/* A lane for each of the eight rings, dealt to the warps that copy. */
 template <int CODE>
 __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
                        const Barriers &barriers) {
-    int lane = threadIdx.x % 32;
-    Supply<CODE> mine(p, shared, barriers, lane % kParts);
-    mine.done = mine.done || lane >= kParts;
+    constexpr int EACH = kParts / mln_persist_copying(CODE);
+    int lane = threadIdx.x % 32, ring = lane % EACH;
+    if constexpr (EACH < kParts)
+        ring += (threadIdx.x - kProductThreads - kAttendThreads) / 32 * EACH;
+    Supply<CODE> mine(p, shared, barriers, ring);
+    mine.done = mine.done || lane >= EACH;
     uint64_t policy = read_once_policy();
     for (uint32_t looks = 0; looks < kManyLooks && !__all_sync(~0u, mine.done); looks++)
         if (!mine.done && mine.ring.is_empty()) {
@@ -177,8 +181,9 @@ __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
 template <int CODE, int T>
 __device__ void add_units(float (&c)[T][4], const unsigned char *slot, int at_once, int count,
                           const unsigned char *x) {
+    constexpr int UNROLL = T > 2 ? 1 : CODE == MLN_TILE_DENSE ? 2 : 4;
     int lane = threadIdx.x % 32;
-#pragma unroll(T <= 2 ? 2 : 1)
+#pragma unroll UNROLL
     for (int u = 0; u < count; u++) {
         Unit<CODE> w[T];
 #pragma unroll
@@ -927,19 +932,20 @@ struct Attending {
 /* --- the kernel --- */
 
 /* What all threads do first. */
+template <int CODE>
 __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common &common,
                        AttendCommon &attending) {
     int bytes = (p.num_layers + 1) * (int)sizeof(mln_persist_layer);
-    for (int i = threadIdx.x; i < bytes / 4; i += kThreads)
+    for (int i = threadIdx.x; i < bytes / 4; i += kThreads<CODE>)
         reinterpret_cast<uint32_t *>(shared + p.at_layers)[i] =
             reinterpret_cast<const uint32_t *>(p.layers)[i];
     int units = (p.hidden + MLN_UNIT_COLUMNS - 1) / MLN_UNIT_COLUMNS;
-    for (int i = threadIdx.x; i < units * MLN_UNIT_COLUMNS; i += kThreads)
+    for (int i = threadIdx.x; i < units * MLN_UNIT_COLUMNS; i += kThreads<CODE>)
         if (i >= p.hidden) /* norms end there */
             reinterpret_cast<float *>(shared + p.at_norm)[i] = 0.0f;
-    for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads)
+    for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads<CODE>)
         (&attending.queries[0][0])[i] = __half(0.0f);
-    for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads) {
+    for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads<CODE>) {
         make_barrier(shared_address(&common.barriers.full[i / p.slots][i % p.slots]), 1);
         make_barrier(shared_address(&common.barriers.empty[i / p.slots][i % p.slots]), 1);
     }
@@ -952,7 +958,7 @@ __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common 
 #endif
 
 template <int CODE>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads<CODE>, 1)
     persist_kernel(const __grid_constant__ mln_cuda_persist p) {
 #ifdef MLN_PERSISTS
     extern __shared__ __align__(128) unsigned char memory[];
@@ -962,7 +968,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     Common &common = *reinterpret_cast<Common *>(all);
     AttendCommon &attending = *reinterpret_cast<AttendCommon *>(all + kCommonBytes);
     unsigned char *shared = all + kFixedBytes;
-    set_up(p, shared, common, attending);
+    set_up<CODE>(p, shared, common, attending);
     if (threadIdx.x < kProductThreads)
         Products<CODE>(p, shared, common).decode();
     else if (threadIdx.x < kProductThreads + kAttendThreads)
@@ -1018,7 +1024,8 @@ extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks,
 extern "C" cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *p, cudaStream_t stream) {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)p->blocks);
-    config.blockDim = dim3(kThreads);
+    int copying = 32 * mln_persist_copying(p->tile_code);
+    config.blockDim = dim3((unsigned)(kProductThreads + kAttendThreads + copying));
     config.dynamicSmemBytes = (size_t)(kFixedBytes + p->shared_bytes);
     config.stream = stream;
     cudaLaunchAttribute attribute;
