@@ -630,6 +630,8 @@ template <int CODE> struct Products {
                 if (kind == MLN_PERSIST_QKV && threadIdx.x == 0)
                     common.round = round;
                 run(kind, layer, passage(kind, layer, round));
+                if (kind == MLN_PERSIST_DOWN && threadIdx.x < kTogether * MLN_TILE_ROWS)
+                    end_round(); /* threads that post */
             }
             pick(step);
             if (blockIdx.x == 0 && threadIdx.x == 0)
@@ -911,6 +913,7 @@ struct Attending {
             } else {
                 int last = layer;
                 unit = blockIdx.x;
+                end_round();
                 round++;
                 layer = round % p.num_layers;
                 position += layer == 0;

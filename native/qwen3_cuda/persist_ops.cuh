@@ -92,6 +92,14 @@ struct Turn {
     }
 };
 
+/*
+ * What this thread, and those it has met, emptied and found before here comes before what they post
+ * from here on: once a round, while words of the next one are awaited anyway.
+ */
+__device__ void end_round() {
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
 /* Known from here on: not worked out again, or later, when it is urgent. */
 __device__ void settle(int &x) {
     asm volatile("" : "+r"(x));
