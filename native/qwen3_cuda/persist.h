@@ -14,6 +14,7 @@
  * readers had a part in what the writer waited for in between. And nobody looks at it too early:
  * every block has a share of some product in each layer, so that it begins a round when all words
  * of the last but one are written, and those that wait for it are emptied by another one before.
+ * Threads that post pass a fence once a round, so that what is emptied is seen to be.
  */
 #ifndef MLN_CUDA_PERSIST_H
 #define MLN_CUDA_PERSIST_H
