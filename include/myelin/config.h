@@ -75,6 +75,16 @@ typedef enum myelin_pack {
     MYELIN_PACK_LOSSLESS = 2 /* packed, where the plug-in can */
 } myelin_pack;
 
+/*
+ * What dense bfloat16 weights are multiplied with. BF16 rounds activations to bfloat16, but not
+ * those of the LM head: log-probabilities move by some hundredths, and prompts are read faster
+ * where the processor has instructions for it. Elsewhere the wish is ignored.
+ */
+typedef enum myelin_activations {
+    MYELIN_ACTIVATIONS_F32 = 0,
+    MYELIN_ACTIVATIONS_BF16 = 1
+} myelin_activations;
+
 /* How keys and values are held between tokens. The text changes with it, by a little. */
 typedef enum myelin_cache_type {
     MYELIN_CACHE_AUTO = 0, /* as the plug-in thinks right for the weights */

@@ -136,7 +136,7 @@ typedef struct myelin_model_description {
     int32_t shortlist;       /* 1: keep what finds greedy tokens sooner; likewise */
     int32_t tensor_parallel; /* devices to spread the model over; above 1 probe() refuses what the
                                 plug-in cannot do; 0 is 1 */
-    int32_t reserved;
+    int32_t activations;     /* a myelin_activations; a wish like `pack` */
 } myelin_model_description;
 
 /*

@@ -15,7 +15,7 @@
 extern const mln_cpu_kernels mln_cpu_kernels_portable;
 #if defined(__x86_64__)
 extern const mln_cpu_kernels mln_cpu_kernels_avx2, mln_cpu_kernels_avx512,
-    mln_cpu_kernels_avx512_vnni;
+    mln_cpu_kernels_avx512_vnni, mln_cpu_kernels_avx512_bf16;
 #elif defined(__aarch64__)
 extern const mln_cpu_kernels mln_cpu_kernels_neon, mln_cpu_kernels_neon_dot,
     mln_cpu_kernels_neon_i8mm;
@@ -31,9 +31,10 @@ static bool has_f16c(void) {
 /* A Zen 4 or later, which reads a stream as fast as it goes by itself. */
 static bool prefetches_well(const mln_cpu_kernels *kernels) {
     unsigned most, b, c, d;
-    return (kernels == &mln_cpu_kernels_avx512_vnni || kernels == &mln_cpu_kernels_avx512) &&
-           __get_cpuid(0, &most, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
-           d == signature_AMD_edx;
+    bool wide = kernels == &mln_cpu_kernels_avx512_bf16 ||
+                kernels == &mln_cpu_kernels_avx512_vnni || kernels == &mln_cpu_kernels_avx512;
+    return wide && __get_cpuid(0, &most, &b, &c, &d) && b == signature_AMD_ebx &&
+           c == signature_AMD_ecx && d == signature_AMD_edx;
 }
 #else
 static bool prefetches_well(const mln_cpu_kernels *kernels) {
@@ -56,6 +57,8 @@ static size_t candidates(candidate out[8]) {
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    out[n++] = (candidate){&mln_cpu_kernels_avx512_bf16, bf16};
     out[n++] = (candidate){&mln_cpu_kernels_avx512_vnni, vnni};
     out[n++] = (candidate){&mln_cpu_kernels_avx512, avx512};
     out[n++] = (candidate){&mln_cpu_kernels_avx2, avx2};

@@ -20,7 +20,8 @@
  *          Q8 codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
  *
  * Every output is accumulated in one order, whatever the number of tokens computed at once: columns
- * ascending in one accumulator (dense and packed), or an exact integer sum for each group, groups
+ * ascending in one accumulator (dense and packed; times rounded activations pairs of columns, as
+ * the instruction adds their two products), or an exact integer sum for each group, groups
  * ascending (Q4, Q8).
  */
 #ifndef MLN_CPU_KERNELS_H
@@ -62,6 +63,7 @@ typedef struct mln_cpu_matrix {
     int32_t group;       /* Q4, Q8: columns of a group, 32, 64 or 128 */
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
     int32_t fetch;       /* a mln_cpu_fetch: for a token or two; for more it is always NEAR */
+    int32_t rounded;     /* BF16, BF16P: activations are rounded to bfloat16, see spin_rounded */
     int64_t rows, columns;
     int64_t panels;
     int64_t panel_bytes;
@@ -204,6 +206,8 @@ typedef struct mln_cpu_kernels {
      */
     double (*spin_dense)(float *sink, int64_t rounds);
     double (*spin_codes)(float *sink, int64_t rounds);
+    /* Of activations rounded to bfloat16; NULL: these kernels round none, whatever is asked for. */
+    double (*spin_rounded)(float *sink, int64_t rounds);
 
     /* Panel `panel` of a dense matrix from its rows [32][K] as they are stored in files. */
     void (*interleave)(unsigned char *panel, const void *rows, const mln_cpu_matrix *weight);

@@ -101,10 +101,20 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, int64_t rows
     return mln_mul(panel, (uint64_t)m->panels, &bytes) ? bytes : UINT64_MAX;
 }
 
+/*
+ * The head keeps single precision: rounding there wins nothing where it is needed for a row of a
+ * prompt, or for a few sequences, and the bounds of a shortlist are of exact activations.
+ */
+static bool rounded(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
+    bool bfloat = m->kind == MLN_CPU_BF16 || m->kind == MLN_CPU_BF16P;
+    return model->rounding && bfloat && m != &model->embed_tokens && m != &model->lm_head;
+}
+
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
     target->fetch = mln_cpu_fetch_of(job->model->kernels, target->kind);
+    target->rounded = rounded(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
     *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
@@ -463,6 +473,8 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_cpu_fail(job->error, &error);
     }
+    for (int64_t i = 0; i < job->num_matrices; i++)
+        model->rounds |= job->matrices[i].target->rounded != 0;
     myelin_status status = read_matrices(job, vectors);
     model->starts = job->starts;
     uint64_t used = atomic_load(&job->used);
@@ -530,6 +542,8 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
     model->fusion = description->fusion;
     model->cell = mln_cpu_cell_of(description->config);
     model->kernels = kernels;
+    model->rounding =
+        description->activations == MYELIN_ACTIVATIONS_BF16 && kernels->spin_rounded != NULL;
     myelin_status status = load(model, description, error);
     if (status != MYELIN_OK) {
         mln_cpu_free_model(model);

@@ -42,6 +42,7 @@ myelin_status mln_native_peak(int32_t threads, mln_native_rates *rates, myelin_e
     rates->kernels = kernels->name;
     rates->dense = rate_of(team, kernels->spin_dense);
     rates->codes = rate_of(team, kernels->spin_codes);
+    rates->rounded = kernels->spin_rounded ? rate_of(team, kernels->spin_rounded) : 0;
     mln_team_free(team);
     return MYELIN_OK;
 }

@@ -347,9 +347,14 @@ PLUGIN(portable, "portable");
 PLUGIN(avx2, "avx2");
 PLUGIN(avx512, "avx512");
 PLUGIN(avx512_vnni, "avx512_vnni");
+PLUGIN(avx512_bf16, "avx512_bf16");
 PLUGIN(neon, "neon");
 PLUGIN(neon_dot, "neon_dot");
 PLUGIN(neon_i8mm, "neon_i8mm");
+
+bool mln_native_rounds(const myelin_plugin_model *model) {
+    return model->rounds;
+}
 
 const myelin_plugin *mln_native_plugin(void) {
     return &plugin_best;
@@ -359,10 +364,10 @@ const myelin_plugin *mln_native_plugin_for(const char *set) {
     const struct {
         const char *name;
         const myelin_plugin *plugin;
-    } sets[] = {{"portable", &plugin_portable},  {"avx2", &plugin_avx2},
-                {"avx512", &plugin_avx512},      {"avx512_vnni", &plugin_avx512_vnni},
-                {"neon", &plugin_neon},          {"neon_dot", &plugin_neon_dot},
-                {"neon_i8mm", &plugin_neon_i8mm}};
+    } sets[] = {{"portable", &plugin_portable},       {"avx2", &plugin_avx2},
+                {"avx512", &plugin_avx512},           {"avx512_vnni", &plugin_avx512_vnni},
+                {"avx512_bf16", &plugin_avx512_bf16}, {"neon", &plugin_neon},
+                {"neon_dot", &plugin_neon_dot},       {"neon_i8mm", &plugin_neon_i8mm}};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         if (!strcmp(sets[i].name, set) && mln_cpu_choose(set))
             return sets[i].plugin;

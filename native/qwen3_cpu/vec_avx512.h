@@ -150,6 +150,26 @@ INLINE vf vw_second(vw w) {
     return _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
+#ifdef __AVX512BF16__
+/* Pairs of bfloat16: lane l adds the products of its pair of weights and a pair of activations. */
+#define P_DOT
+/* Pairs of 32 floats, to nearest even. */
+INLINE void p_pack(void *to, vf first, vf second) {
+    __m512bh pairs = _mm512_cvtne2ps_pbh(second, first);
+    memcpy(to, &pairs, sizeof pairs);
+}
+/* By name: GCC 12 copies the accumulator twice around the instruction of _mm512_dpbf16_ps(). */
+INLINE vf p_dot(vf acc, vw weights, vw x) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(x));
+    return acc;
+}
+INLINE vw p_broadcast(const float *x) {
+    int32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    return _mm512_set1_epi32(pair);
+}
+#endif
+
 /*
  * Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly, in
  * Q_PARTS accumulators that q_total() puts together.
