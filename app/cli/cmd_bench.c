@@ -79,6 +79,7 @@ typedef struct measurement {
     int32_t threads;
     uint64_t weight_bytes, held_bytes;
     myelin_pack pack;
+    myelin_activations activations;
     double peak;     /* products a second that the processor could make; 0: not known */
     double products; /* of a weight and an activation for one token of a prompt */
     double load_seconds;
@@ -302,6 +303,7 @@ static int measure(const cli_command *command, const bench_arguments *a, myelin_
     m->weight_bytes = info.weight_bytes;
     m->held_bytes = info.held_bytes;
     m->pack = info.pack;
+    m->activations = info.activations;
     m->load_seconds = info.load_ms / 1000;
     m->num_runs = a->runs;
     m->runs = cli_allocate((size_t)a->runs * sizeof *m->runs);
@@ -416,6 +418,8 @@ static void print_weights(FILE *out, const measurement *m, double load_seconds) 
         fprintf(out, ", packed without loss in %.1f MB", (double)m->held_bytes / 1e6);
     else if (m->pack == MYELIN_PACK_NONE)
         fprintf(out, ", not packed");
+    if (m->activations == MYELIN_ACTIVATIONS_BF16)
+        fprintf(out, ", times activations rounded to bf16");
     fprintf(out, "; loaded in %.2f s; peak memory %.1f MB, in huge pages %.1f MB\n", load_seconds,
             (double)m->peak_bytes / 1e6, (double)m->huge_bytes / 1e6);
 }
@@ -481,6 +485,8 @@ static json_t *json_of(const bench_arguments *a, const measurement *m, const lim
     if (m->pack != MYELIN_PACK_AUTO)
         json_object_set_new(object, "pack",
                             json_string(m->pack == MYELIN_PACK_LOSSLESS ? "lossless" : "none"));
+    json_object_set_new(object, "activations",
+                        json_string(m->activations == MYELIN_ACTIVATIONS_BF16 ? "bf16" : "f32"));
     json_object_set_new(object, "plugin", json_string(m->plugin));
     json_object_set_new(object, "threads", json_integer(m->threads));
     json_object_set_new(object, "runs", json_of_runs(m));

@@ -24,6 +24,8 @@ static const cli_choice pack_choices[] = {{"auto", MYELIN_PACK_AUTO},
                                           {"none", MYELIN_PACK_NONE},
                                           {"lossless", MYELIN_PACK_LOSSLESS},
                                           {NULL, 0}};
+static const cli_choice activations_choices[] = {
+    {"f32", MYELIN_ACTIVATIONS_F32}, {"bf16", MYELIN_ACTIVATIONS_BF16}, {NULL, 0}};
 static const cli_choice cache_choices[] = {{"auto", MYELIN_CACHE_AUTO},
                                            {"f32", MYELIN_CACHE_F32},
                                            {"f16", MYELIN_CACHE_F16},
@@ -54,6 +56,10 @@ static const cli_option model_options[] = {
     {"pack", 0, NULL, CLI_CHOICE, "HOW",
      "keep bf16 weights in fewer bits, with the same results: lossless, none or auto, the default",
      FIELD(pack), .choices = pack_choices},
+    {"activations", 0, NULL, CLI_CHOICE, "TYPE",
+     "multiply bf16 weights with activations in f32, the default, or rounded to bf16: prompts are "
+     "read faster where the processor has AVX512_BF16, results are less exact",
+     FIELD(activations), .choices = activations_choices},
     {"cache-type", 0, NULL, CLI_CHOICE, "TYPE",
      "hold keys and values in f32, f16 or int8 (less memory, nearly the same text); default auto: "
      "f16, with f32 weights f32",
@@ -108,6 +114,7 @@ void cli_model_options(const cli_model_arguments *arguments, myelin_model_option
     options->chat = arguments->chat;
     options->fusion = arguments->fusion;
     options->pack = arguments->pack;
+    options->activations = arguments->activations;
     options->cache_type = arguments->cache_type;
     options->shortlist = arguments->shortlist;
     options->threads = arguments->threads;

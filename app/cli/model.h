@@ -14,6 +14,7 @@ typedef struct cli_model_arguments {
     myelin_dtype dtype;
     myelin_fusion fusion;
     myelin_pack pack;
+    myelin_activations activations;
     myelin_cache_type cache_type;
     bool shortlist;
     int32_t threads;         /* 0: the default */

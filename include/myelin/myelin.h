@@ -197,6 +197,8 @@ typedef struct myelin_model_options {
      * before, as the command does, unless it means NCCL to use NVLink multicast.
      */
     int32_t tensor_parallel;
+    myelin_activations
+        activations; /* F32 unless asked for; myelin_model_info says what came of it */
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);
@@ -243,6 +245,7 @@ typedef struct myelin_model_info {
     int32_t step_tokens; /* tokens of one step, prompts included, unless others are asked for */
     myelin_pack pack;    /* of bfloat16 weights: LOSSLESS or NONE, AUTO when that is not known */
     uint64_t held_bytes; /* that the weights take as they are laid out; 0: not known */
+    myelin_activations activations; /* what weights are multiplied with; F32 also if not known */
 } myelin_model_info;
 
 MYELIN_API const myelin_config *myelin_model_config(const myelin_model *model);

@@ -129,6 +129,7 @@ static myelin_status load(myelin_model *model, const myelin_model_options *optio
                               .pack = (int32_t)options->pack,
                               .cache_type = (int32_t)options->cache_type,
                               .shortlist = options->shortlist,
+                              .activations = (int32_t)options->activations,
                               .tensor_parallel = options->tensor_parallel,
                               .threads = options->threads,
                               .progress = options->progress,
@@ -252,6 +253,8 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
         full.held_bytes = plugin->weight_bytes(model->model->weights, &pack);
         full.pack = pack == MYELIN_PACK_LOSSLESS ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE;
     }
+    if (plugin == mln_native_plugin() && mln_native_rounds(model->model->weights))
+        full.activations = MYELIN_ACTIVATIONS_BF16;
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 
@@ -261,6 +264,8 @@ double myelin_model_peak(const myelin_model *model) {
     if (model->model->plugin != mln_native_plugin() ||
         mln_native_peak(mln_pool_threads(model->model->pool), &rates, NULL) != MYELIN_OK)
         return 0;
+    if (mln_native_rounds(model->model->weights))
+        return rates.rounded;
     return codes ? rates.codes : rates.dense;
 }
 

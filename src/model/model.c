@@ -108,6 +108,7 @@ static myelin_status load(mln_model *model, const mln_model_options *options, my
                                             .fusion = options->fusion,
                                             .pack = options->pack,
                                             .shortlist = options->shortlist,
+                                            .activations = options->activations,
                                             .tensor_parallel = options->tensor_parallel,
                                             .config = &model->config,
                                             .weights = &model->loader->description};
@@ -158,6 +159,7 @@ myelin_status mln_model_probe(const mln_checkpoint *checkpoint, const mln_model_
                                             .fusion = options->fusion,
                                             .pack = options->pack,
                                             .shortlist = options->shortlist,
+                                            .activations = options->activations,
                                             .tensor_parallel = options->tensor_parallel,
                                             .config = &config,
                                             .weights = &loader->description};

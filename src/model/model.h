@@ -19,6 +19,7 @@ typedef struct mln_model_options {
     int32_t pack;                /* a myelin_pack */
     int32_t cache_type;          /* a myelin_cache_type */
     bool shortlist;              /* wanted, see myelin_model_options */
+    int32_t activations;         /* a myelin_activations, wanted */
     int32_t tensor_parallel;     /* devices to spread the model over; 0 is 1 */
     int32_t threads;             /* at least 1 */
     /*

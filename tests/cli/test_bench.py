@@ -44,6 +44,19 @@ class Bench(TestCase):
         self.assertEqual(self.good_json("bench", "--json", *QUICK)["pack"], "none")  # a small model
         self.assertIn(b"packed without loss", self.good("bench", *QUICK, "--pack", "lossless"))
 
+    def test_says_what_activations_are(self):
+        plain, asked = (self.good_json("bench", "--json", *QUICK, *how)
+                        for how in ((), ("--activations", "bf16")))
+        self.assertEqual(plain["activations"], "f32")
+        with open("/proc/cpuinfo", encoding="ascii") as file:
+            if "avx512_bf16" not in file.read():
+                self.assertEqual(asked["activations"], "f32")  # the wish is ignored
+                self.skipTest("the processor has no AVX512_BF16")
+        self.assertEqual(asked["activations"], "bf16")
+        self.assertIn(b"rounded to bf16", self.good("bench", *QUICK, "--activations", "bf16"))
+        f16 = self.good_json("bench", "--json", *QUICK, "--activations", "bf16", "--dtype", "f16")
+        self.assertEqual(f16["activations"], "f32")  # not of other weights
+
     def test_without_huge_pages(self):
         thp_disable = 41
         code = ("import ctypes, os, sys\n"

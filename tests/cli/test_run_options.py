@@ -37,6 +37,7 @@ OUT_OF_RANGE = {
     "--threads": ["0", "-1", "1025", "0x"],
     "--fusion": ["all"],
     "--pack": ["zip"],
+    "--activations": ["f16", "BF16", ""],
 }
 
 
