@@ -12,6 +12,7 @@ static int32_t devices = 1; /* that harness_plugin() has been told of */
 
 int32_t harness_cache_type = MYELIN_CACHE_AUTO;
 int32_t harness_pack = MYELIN_PACK_AUTO;
+int32_t harness_activations = MYELIN_ACTIVATIONS_F32;
 
 int32_t harness_cache_named(const char *name) {
     static const char *const names[] = {"auto", "f32", "f16", "int8"};
@@ -36,6 +37,7 @@ harness harness_open_with(const myelin_plugin *plugin, int32_t fusion, const cha
                                  .fusion = fusion,
                                  .cache_type = harness_cache_type,
                                  .pack = harness_pack,
+                                 .activations = harness_activations,
                                  .threads = threads};
     if (plugin != mln_composed_plugin())
         options.tensor_parallel = devices;
@@ -68,15 +70,17 @@ static bool finds_devices(const myelin_plugin *plugin) {
 }
 
 const myelin_plugin *harness_plugin(const char *name) {
-    if (!strchr(name, '/'))
-        return mln_native_plugin_for(name);
     char path[4096];
     snprintf(path, sizeof path, "%s", name);
     for (char *colon; (colon = strrchr(path, ':')) != NULL; *colon = '\0')
         if (!strcmp(colon, ":packed"))
             harness_pack = MYELIN_PACK_LOSSLESS;
+        else if (!strcmp(colon, ":rounded"))
+            harness_activations = MYELIN_ACTIVATIONS_BF16;
         else
             devices = atoi(colon + 1);
+    if (!strchr(path, '/'))
+        return mln_native_plugin_for(path);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     const myelin_plugin *(*entry)(void);
     if (!library)

@@ -366,6 +366,105 @@ static void packed(void) {
         FAIL("%lld panels packed, %lld dense", (long long)made[1], (long long)made[0]);
 }
 
+/* --- activations rounded to bfloat16 --- */
+
+/* As the instructions do it: to nearest even, and subnormal numbers are zeros. */
+static float rounded_float(float x) {
+    uint32_t bits;
+    if (isnan(x) || fabsf(x) < 0x1p-126f)
+        return isnan(x) ? x : 0.0f * x;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* One weight of 1 shows what an activation became. */
+static void roundings(void) {
+    scalar_panel p = dense_panels(MLN_CPU_BF16, 1, PLAIN);
+    uint16_t *weights = (uint16_t *)(void *)(p.matrix.data + p.matrix.panel_bytes);
+    for (int r = 0; r < MLN_CPU_PANEL; r++)
+        weights[2 * r] = 0x3f80;
+    p.matrix.rounded = 1;
+    for (uint32_t i = 0; i < 20000; i++) {
+        uint32_t bits = i % 2 ? random_bits() : (random_bits() & 0xffff0000u) | 0x8000u;
+        float x, block[MLN_CPU_LANES], out[MLN_CPU_PANEL];
+        memcpy(&x, &bits, sizeof x);
+        tested->pack(block, &p.matrix, &x, 0, 1, 0, 1);
+        tested->panel(out, &p.matrix, 1, block, 1);
+        for (int r = 0; r < MLN_CPU_PANEL; r++)
+            same_float(rounded_float(x) + 0.0f, out[r], "a rounded activation", 1, r);
+    }
+    free_panels(&p);
+}
+
+/* out[32] of a token alone: within rounding errors of the products with rounded activations. */
+static void check_rounded(float *out, const scalar_panel *p, const float *x) {
+    float expected[MLN_CPU_PANEL], rounded[MAX_COLUMNS], block[MAX_COLUMNS];
+    double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
+    int64_t columns = p->matrix.columns;
+    for (int64_t i = 0; i < columns; i++)
+        rounded[i] = rounded_float(x[i]);
+    tested->pack(block, &p->matrix, x, 0, 1, 0, columns);
+    tested->panel(out, &p->matrix, 1, block, 1);
+    scalar_times(expected, exact, bound, p, rounded);
+    for (int r = 0; r < MLN_CPU_PANEL; r++) {
+        checked++;
+        if (isfinite(expected[r])) /* subnormal numbers, and sums of that size, become zeros */
+            near(exact[r], 2 * bound[r] + (double)columns * 0x1p-110, out[r], "a rounded panel", r);
+        else if (isnan(expected[r]) ? !isnan(out[r]) : out[r] != expected[r])
+            FAIL("a rounded panel: number %d is %g, expected %g", r, (double)out[r],
+                 (double)expected[r]);
+    }
+}
+
+/* Each of `count` tokens gives the bits that it gives alone. */
+static void check_rounded_count(const scalar_panel *p, int32_t count, numbers how) {
+    static float x[MLN_CPU_BLOCK * MAX_COLUMNS], out[(MLN_CPU_BLOCK + 1) * MLN_CPU_PANEL];
+    int64_t columns = p->matrix.columns;
+    int64_t some = columns / MLN_CPU_PACKED / 2 * MLN_CPU_PACKED;
+    unsigned char *base;
+    size_t bytes = tested->packed_bytes(&p->matrix, count);
+    unsigned char *block = misaligned(&base, bytes, sizeof(float));
+    memset(block, 0xee, bytes + 16);
+    for (int32_t t = count - 1; t >= 0; t--) {
+        for (int64_t i = 0; i < columns; i++)
+            x[t * columns + i] = random_number(how == BROKEN && t != 1 ? PLAIN : how);
+        tested->pack(block, &p->matrix, x + t * columns, t, count, some, columns);
+        tested->pack(block, &p->matrix, x + t * columns, t, count, 0, some);
+    }
+    for (size_t i = 0; i < 16; i++)
+        if (block[bytes + i] != 0xee)
+            FAIL("pack wrote behind %zu bytes", bytes);
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        out[count * MLN_CPU_PANEL + i] = 42.0f;
+    tested->panel(out, &p->matrix, 1, block, count);
+    for (int32_t t = 0; t < count; t++) {
+        float alone[MLN_CPU_PANEL];
+        check_rounded(alone, p, x + t * columns);
+        for (int r = 0; r < MLN_CPU_PANEL; r++)
+            same_float(alone[r], out[t * MLN_CPU_PANEL + r], "a rounded panel", columns, r);
+    }
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        if (out[count * MLN_CPU_PANEL + i] != 42.0f)
+            FAIL("panel wrote behind %d tokens", (int)count);
+    free(base);
+}
+
+static void rounded(void) {
+    static const int64_t sizes[] = {1, 2, 3, 31, 32, 33, 63, 101, 127, 128, 130, 258, 515};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int how = 0; how < NUM_NUMBERS; how++)
+            for (int packed = 0; packed < 2; packed++) {
+                scalar_panel p = packed ? packed_panels(sizes[s], (numbers)how, 1000)
+                                        : dense_panels(MLN_CPU_BF16, sizes[s], (numbers)how);
+                p.matrix.rounded = 1;
+                for (int32_t count = 1; count <= MLN_CPU_BLOCK; count++)
+                    check_rounded_count(&p, count, (numbers)how);
+                free_panels(&p);
+            }
+}
+
 static void codes(void) {
     static const int32_t dtypes[] = {MYELIN_DTYPE_BF16, MYELIN_DTYPE_F16, MYELIN_DTYPE_F32};
     for (int32_t kind = MLN_CPU_Q4; kind <= MLN_CPU_Q8; kind++)
@@ -791,6 +890,10 @@ static bool test_set(const char *name) {
     dense();
     packed();
     packed_beside_sample();
+    if (tested->spin_rounded) {
+        roundings();
+        rounded();
+    }
     codes();
     largest_codes();
     rows();
@@ -803,8 +906,8 @@ static bool test_set(const char *name) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const sets[] = {"portable", "avx2",     "avx512",   "avx512_vnni",
-                                       "neon",     "neon_dot", "neon_i8mm"};
+    static const char *const sets[] = {"portable",    "avx2", "avx512",   "avx512_vnni",
+                                       "avx512_bf16", "neon", "neon_dot", "neon_i8mm"};
     if (argc > 1)
         return test_set(argv[1]) ? 0 : 77;
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)

@@ -20,7 +20,7 @@ static const char *set;
 /* What two ways of computing the same differ by. */
 typedef struct difference {
     double mean, largest; /* of |log-probability| over all tokens */
-    int flips;            /* greedy tokens that differ though the gap exceeds 0.1 */
+    int others, flips;    /* greedy tokens that differ, and those though the gap exceeds 0.1 */
 } difference;
 
 static difference compare(const float *expected, const float *found, int32_t count, int32_t vocab) {
@@ -35,13 +35,17 @@ static difference compare(const float *expected, const float *found, int32_t cou
             d.largest = apart > d.largest ? apart : d.largest;
         }
         int32_t best = mln_argmax(a, vocab), other = mln_argmax(b, vocab);
-        if (best != other && a[best] - a[other] > 0.1f)
-            d.flips++;
+        d.others += best != other;
+        d.flips += best != other && a[best] - a[other] > 0.1f;
     }
     free(a);
     free(b);
     return d;
 }
+
+/* Of activations rounded to bfloat16: yarn-bf16 comes to 0.057, tied-bf16 to 0.035, demo to 0.015.
+ */
+#define ROUNDED_MEAN 0.07
 
 static void check_model(const char *name, const char *directory, int32_t dtype, int32_t fusion,
                         int32_t count, double mean) {
@@ -55,8 +59,10 @@ static void check_model(const char *name, const char *directory, int32_t dtype, 
     float *expected = harness_logits(&oracle, ids, count);
     float *found = harness_logits(&native, ids, count);
     difference d = compare(expected, found, count, oracle.vocab);
-    printf("%-12.12s %-24s rung %d: mean %.2e, largest %.2e, flips %d\n", set, name, fusion, d.mean,
-           d.largest, d.flips);
+    printf("%-12.12s %-24s rung %d: mean %.2e, largest %.2e, other tokens %d of %d, flips %d\n",
+           set, name, fusion, d.mean, d.largest, d.others, count, d.flips);
+    if (harness_activations == MYELIN_ACTIVATIONS_BF16)
+        mean = ROUNDED_MEAN;
     if (!(d.mean <= mean) || d.flips > 0)
         fail_msg("%s: mean difference %g (at most %g), %d greedy tokens differ", name, d.mean, mean,
                  d.flips);

@@ -16,8 +16,8 @@
 
 enum { ROWS = 75, PANELS = 3 };
 
-static const char *const sets[] = {"portable", "avx2",     "avx512",   "avx512_vnni",
-                                   "neon",     "neon_dot", "neon_i8mm"};
+static const char *const sets[] = {"portable",    "avx2", "avx512",   "avx512_vnni",
+                                   "avx512_bf16", "neon", "neon_dot", "neon_i8mm"};
 static uint64_t random_state = 5;
 
 static float random_float(void) {
@@ -150,6 +150,7 @@ static harness open_with(const myelin_plugin *plugin, const char *directory, int
                                  .fusion = MYELIN_FUSION_CHUNK,
                                  .pack = pack,
                                  .shortlist = shortlist,
+                                 .activations = harness_activations,
                                  .threads = 2};
     assert_int_equal(mln_checkpoint_open(&h.checkpoint, directory, NULL), MYELIN_OK);
     assert_int_equal(mln_model_load(&h.model, h.checkpoint, &options, NULL), MYELIN_OK);
@@ -211,6 +212,14 @@ static void same_tokens(void **state) {
     same_tokens_of(MYELIN_TEST_DATA "/models/untied-f16", MYELIN_DTYPE_F32, MYELIN_PACK_NONE, true);
 }
 
+/* The head is read with exact activations, also where all else rounds them. */
+static void same_tokens_of_rounded(void **state) {
+    (void)state;
+    harness_activations = MYELIN_ACTIVATIONS_BF16;
+    same_tokens_of(MYELIN_DEMO_MODEL, MYELIN_DTYPE_AUTO, MYELIN_PACK_NONE, true);
+    harness_activations = MYELIN_ACTIVATIONS_F32;
+}
+
 /* Every row of the head three times, at places far apart: the first of each is the token. */
 static void ties_go_to_the_lowest(void **state) {
     (void)state;
@@ -247,6 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bounds_hold),
         cmocka_unit_test(same_tokens),
+        cmocka_unit_test(same_tokens_of_rounded),
         cmocka_unit_test(ties_go_to_the_lowest),
         cmocka_unit_test(quantised_heads_have_none),
     };

@@ -149,6 +149,8 @@ static void compute(const myelin_plugin_model *model, answer *to) {
     tested->free_sequence(sequence);
 }
 
+static int32_t activations = MYELIN_ACTIVATIONS_F32;
+
 static void answer_with(answer *to, made_up *m, int32_t threads, myelin_pack pack) {
     char text[256] = "";
     myelin_error_buffer error = {text, sizeof text};
@@ -160,7 +162,8 @@ static void answer_with(answer *to, made_up *m, int32_t threads, myelin_pack pac
     myelin_model_description description = {.struct_size = sizeof description,
                                             .config = &m->config,
                                             .weights = &m->weights,
-                                            .pack = (int32_t)pack};
+                                            .pack = (int32_t)pack,
+                                            .activations = activations};
     myelin_plugin_model *model;
     if (tested->load(&description, &host, &model, &error) != MYELIN_OK)
         fail("loading", text);
@@ -224,6 +227,8 @@ int main(int argc, char **argv) {
     tested = argc > 1 ? mln_native_plugin_for(argv[1]) : mln_native_plugin();
     if (!tested)
         return 77;
+    if (argc > 2 && !strcmp(argv[2], "rounded"))
+        activations = MYELIN_ACTIVATIONS_BF16;
     for (int32_t bits = 0; bits <= 8; bits += 4) {
         describe(&m, bits);
         answer_with(&expected, &m, 1, MYELIN_PACK_NONE);
