@@ -149,6 +149,15 @@ class Peers(unittest.TestCase):
         theirs = self.log()[1]["arguments"]
         self.assertEqual(theirs[theirs.index("-p"):][:4], ["-p", "96", "-n", "0"])
 
+    def test_activations_are_of_ours(self):
+        result = self.measure("prefill-bf16,prefill-bf16-rounded", "--rounds", 1)
+        # The peer has no choice, and is measured once.
+        self.assertEqual(self.keys(), ["myelin", "llama-bench:on", "llama-bench:off", "myelin"])
+        plain, rounded = [e["arguments"] for e in self.log() if e["key"] == "myelin"]
+        self.assertNotIn("--activations", plain)
+        self.assertEqual(rounded[-2:], ["--activations", "bf16"])
+        self.assertEqual([row["peers"][0]["ratio"]["median"] for row in result["rows"]], [1, 1])
+
     def test_several_sequences(self):
         result = self.measure("two-4bit,eight-4bit", "--rounds", 1,
                               answers={"myelin": [10.0, 19.0, 60.0],
@@ -298,7 +307,7 @@ class Peers(unittest.TestCase):
     def test_list(self):
         done = self.run_peers("--list")
         self.assertEqual(done.returncode, 0)
-        self.assertEqual(len(done.stdout.splitlines()), 19)
+        self.assertEqual(len(done.stdout.splitlines()), 21)
         self.assertIn("decode-bf16 ", done.stdout)
 
     def test_wrong_usage(self):
