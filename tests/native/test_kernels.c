@@ -227,6 +227,36 @@ static scalar_panel code_panels(int32_t kind, int32_t group, int64_t groups, int
 
 /* --- pack and panel --- */
 
+/* Of broken numbers only the second token has any. */
+static void random_tokens(float *x, int32_t count, int64_t columns, numbers how) {
+    for (int64_t i = 0; i < count * columns; i++)
+        x[i] = random_number(how == BROKEN && i / columns != 1 ? PLAIN : how);
+}
+
+/*
+ * out[count, 32] = tokens, packed last token first and in two runs of columns, times the second
+ * panel. Of `block` there are 16 bytes more than `bytes`, of `out` a token more, which stay as they
+ * are.
+ */
+static void multiply(float *out, const scalar_panel *p, const float *x, unsigned char *block,
+                     size_t bytes, int32_t count) {
+    int64_t columns = p->matrix.columns, some = columns / MLN_CPU_PACKED / 2 * MLN_CPU_PACKED;
+    memset(block, 0xee, bytes + 16);
+    for (int32_t t = count - 1; t >= 0; t--) {
+        tested->pack(block, &p->matrix, x + t * columns, t, count, some, columns);
+        tested->pack(block, &p->matrix, x + t * columns, t, count, 0, some);
+    }
+    for (size_t i = 0; i < 16; i++)
+        if (block[bytes + i] != 0xee)
+            FAIL("pack wrote behind %zu bytes", bytes);
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        out[count * MLN_CPU_PANEL + i] = 42.0f;
+    tested->panel(out, &p->matrix, 1, block, count);
+    for (int i = 0; i < MLN_CPU_PANEL; i++)
+        if (out[count * MLN_CPU_PANEL + i] != 42.0f)
+            FAIL("panel wrote behind %d tokens", (int)count);
+}
+
 static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
     unsigned char *bases[3];
     int64_t columns = p->matrix.columns;
@@ -234,20 +264,8 @@ static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
     float *x = misaligned(&bases[0], (size_t)(count * columns) * sizeof *x, sizeof *x);
     void *block = misaligned(&bases[1], bytes, sizeof(float));
     float *out = misaligned(&bases[2], (size_t)(count + 1) * MLN_CPU_PANEL * sizeof *out, 4);
-    for (int64_t i = 0; i < count * columns; i++)
-        x[i] = random_number(how == BROKEN && i / columns != 1 ? PLAIN : how);
-    memset(block, 0xee, bytes + 16);
-    int64_t some = columns / MLN_CPU_PACKED / 2 * MLN_CPU_PACKED;
-    for (int32_t t = count - 1; t >= 0; t--) {
-        tested->pack(block, &p->matrix, x + t * columns, t, count, some, columns);
-        tested->pack(block, &p->matrix, x + t * columns, t, count, 0, some);
-    }
-    for (size_t i = 0; i < 16; i++)
-        if (((unsigned char *)block)[bytes + i] != 0xee)
-            FAIL("pack wrote behind %zu bytes", bytes);
-    for (int i = 0; i < MLN_CPU_PANEL; i++)
-        out[count * MLN_CPU_PANEL + i] = 42.0f;
-    tested->panel(out, &p->matrix, 1, block, count);
+    random_tokens(x, count, columns, how);
+    multiply(out, p, x, block, bytes, count);
     for (int32_t t = 0; t < count; t++) {
         float expected[MLN_CPU_PANEL];
         double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
@@ -261,9 +279,6 @@ static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
                 FAIL("a panel of finite numbers gave %g", (double)found);
         }
     }
-    for (int i = 0; i < MLN_CPU_PANEL; i++)
-        if (out[count * MLN_CPU_PANEL + i] != 42.0f)
-            FAIL("panel wrote behind %d tokens", (int)count);
     for (int i = 0; i < 3; i++)
         free(bases[i]);
 }
@@ -422,32 +437,17 @@ static void check_rounded(float *out, const scalar_panel *p, const float *x) {
 static void check_rounded_count(const scalar_panel *p, int32_t count, numbers how) {
     static float x[MLN_CPU_BLOCK * MAX_COLUMNS], out[(MLN_CPU_BLOCK + 1) * MLN_CPU_PANEL];
     int64_t columns = p->matrix.columns;
-    int64_t some = columns / MLN_CPU_PACKED / 2 * MLN_CPU_PACKED;
     unsigned char *base;
     size_t bytes = tested->packed_bytes(&p->matrix, count);
     unsigned char *block = misaligned(&base, bytes, sizeof(float));
-    memset(block, 0xee, bytes + 16);
-    for (int32_t t = count - 1; t >= 0; t--) {
-        for (int64_t i = 0; i < columns; i++)
-            x[t * columns + i] = random_number(how == BROKEN && t != 1 ? PLAIN : how);
-        tested->pack(block, &p->matrix, x + t * columns, t, count, some, columns);
-        tested->pack(block, &p->matrix, x + t * columns, t, count, 0, some);
-    }
-    for (size_t i = 0; i < 16; i++)
-        if (block[bytes + i] != 0xee)
-            FAIL("pack wrote behind %zu bytes", bytes);
-    for (int i = 0; i < MLN_CPU_PANEL; i++)
-        out[count * MLN_CPU_PANEL + i] = 42.0f;
-    tested->panel(out, &p->matrix, 1, block, count);
+    random_tokens(x, count, columns, how);
+    multiply(out, p, x, block, bytes, count);
     for (int32_t t = 0; t < count; t++) {
         float alone[MLN_CPU_PANEL];
         check_rounded(alone, p, x + t * columns);
         for (int r = 0; r < MLN_CPU_PANEL; r++)
             same_float(alone[r], out[t * MLN_CPU_PANEL + r], "a rounded panel", columns, r);
     }
-    for (int i = 0; i < MLN_CPU_PANEL; i++)
-        if (out[count * MLN_CPU_PANEL + i] != 42.0f)
-            FAIL("panel wrote behind %d tokens", (int)count);
     free(base);
 }
 
