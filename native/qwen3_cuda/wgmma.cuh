@@ -53,18 +53,24 @@ template <int REGISTERS> __device__ inline void take_registers() {
 template <int N>
 __device__ void wgmma(float (&c)[N / 2], const uint32_t a[4], uint64_t b, uint32_t more);
 
-template <>
-__device__ inline void wgmma<64>(float (&c)[32], const uint32_t a[4], uint64_t b, uint32_t more) {
+/* ACROSS: the 64 columns of b lie together, 128 bytes for each of the 16 (wgmma_descriptor()). */
+template <int ACROSS>
+__device__ inline void wgmma_64(float (&c)[32], const uint32_t a[4], uint64_t b, uint32_t more) {
     asm volatile("{\n"
                  ".reg .pred p;\n"
                  "setp.ne.b32 p, %37, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
                  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                 "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n"
+                 "{%32, %33, %34, %35}, %36, p, 1, 1, %38;\n"
                  "}\n"
                  : MLN_F16(c, 0), MLN_F16(c, 16)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more), "n"(ACROSS));
+}
+
+template <>
+__device__ inline void wgmma<64>(float (&c)[32], const uint32_t a[4], uint64_t b, uint32_t more) {
+    wgmma_64<0>(c, a, b, more);
 }
 
 template <>
@@ -83,20 +89,10 @@ __device__ inline void wgmma<128>(float (&c)[64], const uint32_t a[4], uint64_t 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more));
 }
 
-/* Likewise of b whose 64 columns lie together: 128 bytes for each of the 16 (wgmma_descriptor()).
- */
+/* Likewise of b whose columns lie together. */
 __device__ inline void wgmma_across(float (&c)[32], const uint32_t a[4], uint64_t b,
                                     uint32_t more) {
-    asm volatile("{\n"
-                 ".reg .pred p;\n"
-                 "setp.ne.b32 p, %37, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-                 "{%32, %33, %34, %35}, %36, p, 1, 1, 1;\n"
-                 "}\n"
-                 : MLN_F16(c, 0), MLN_F16(c, 16)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(more));
+    wgmma_64<1>(c, a, b, more);
 }
 
 #undef MLN_F16
