@@ -145,7 +145,7 @@ int32_t mln_cuda_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
 int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
 cudaError_t mln_cuda_tiled_launch(const mln_cuda_linear *linear, cudaStream_t stream);
 /* By warp groups, on compute capability 9.0: more than a few tokens, `fragments` in their form. */
-int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t tokens);
+int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight);
 cudaError_t mln_cuda_wgmma_launch(const mln_cuda_linear *linear, cudaStream_t stream);
 cudaError_t mln_cuda_prepare_wgmma(void);
 /* Adds to different[CHECKS] how many of 20,480 sums a block differ from those of mma. */

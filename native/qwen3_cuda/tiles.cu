@@ -642,7 +642,7 @@ extern "C" int32_t mln_cuda_tiled_argmax_blocks(const mln_cuda_matrix *weight, i
     if (tokens <= kFew)
         return (int32_t)few_blocks(*weight, tokens);
     if (weight->wgmma)
-        return mln_cuda_wgmma_argmax_blocks(weight, tokens);
+        return mln_cuda_wgmma_argmax_blocks(weight);
     int64_t each = is_large(*weight, tokens) ? kLargeTiles : kSmallTiles;
     return (int32_t)((weight->tiles + each - 1) / each);
 }

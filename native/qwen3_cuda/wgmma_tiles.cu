@@ -842,7 +842,7 @@ template <int CODE> struct Kernels {
 
 } // namespace
 
-extern "C" int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight, int32_t) {
+extern "C" int32_t mln_cuda_wgmma_argmax_blocks(const mln_cuda_matrix *weight) {
     return best_blocks(*weight);
 }
 
