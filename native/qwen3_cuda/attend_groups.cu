@@ -154,14 +154,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
     dependency_launch();
     dependency_wait();
     int head = blockIdx.y;
-    int2 piece = p.pieces[gridDim.x - 1 - blockIdx.x]; /* the longest first, mostly */
-    mln_cuda_row row = p.rows[piece.x];
-    int length = row.position + piece.y, splits = (length + kSplit - 1) / kSplit;
+    Piece piece(p);
     auto copy = [&](int split) {
         uint32_t to = base + split % kStages * 2 * kSide;
-        int count = length - split * kSplit;
-        const __half *keys = split_of<1>(p, row, 0, head, split);
-        const __half *values = split_of<1>(p, row, 1, head, split);
+        int count = piece.length - split * kSplit;
+        const __half *keys = split_of<1>(p, piece.row, 0, head, split);
+        const __half *values = split_of<1>(p, piece.row, 1, head, split);
         if (count >= kSplit)
             copier.copy<true>(to, keys, values, count);
         else
@@ -169,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
     };
     copy(0);
     Lines lines;
-    begin_lines(lines, p, piece);
+    begin_lines(lines, p, piece.tokens);
     Operands queries(lines, p);
     float c[kSplit / 8][4], sums[2][kSplit / 2];
     Weighed weighed;
@@ -179,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
                      "fence.proxy.async.shared::cta;" /* products read what was copied */ ::
                          : "memory");
         __syncthreads(); /* nobody needs the split before the last */
-        if (split + 1 < splits)
+        if (split + 1 < piece.splits)
             copy(split + 1);
         begin_scores(c, queries, stage(split));
     };
@@ -189,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
     weigh(lines, c, weighed.before, weighed.now);
     pack_weights(weighed.a, c);
     settle(weighed.a);
-    for (int split = 1; split < splits; split++) {
+    for (int split = 1; split < piece.splits; split++) {
         float before[2], now[2];
         begin(split);
         begin_values(sums, weighed, stage(split - 1) + kSide);
@@ -206,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
             weighed.now[half] = now[half];
         }
     }
-    begin_values(sums, weighed, stage(splits - 1) + kSide);
+    begin_values(sums, weighed, stage(piece.splits - 1) + kSide);
     wgmma_wait<0>();
     end_values(lines, sums, weighed);
     end_lines(lines, p);

@@ -10,6 +10,19 @@
 
 namespace {
 
+/* The block's piece: its first token and their number, whose sequence, and the keys they see. */
+struct Piece {
+    int2 tokens;
+    mln_cuda_row row;
+    int length, splits;
+
+    __device__ Piece(const mln_cuda_attention &p)
+        : tokens(p.pieces[gridDim.x - 1 - blockIdx.x]), /* the longest first, mostly */
+          row(p.rows[tokens.x]), length(row.position + tokens.y),
+          splits((length + kSplit - 1) / kSplit) {
+    }
+};
+
 /* A lane's queries: rows lane / 4 and lane / 4 + 8 of its warp. */
 struct Lines {
     int token[2], head[2], limit[2]; /* keys it sees from the present split on */

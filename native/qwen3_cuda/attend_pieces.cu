@@ -57,23 +57,22 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
     dependency_launch();
     dependency_wait();
     int head = blockIdx.y;
-    int2 piece = p.pieces[gridDim.x - 1 - blockIdx.x]; /* the longest first, mostly */
-    mln_cuda_row row = p.rows[piece.x];
-    int length = row.position + piece.y, splits = (length + kSplit - 1) / kSplit;
+    Piece piece(p);
     auto copy = [&](int split) {
         uint32_t to = base + split % kStages * 2 * kSide;
-        copy_side<THREADS>(to, split_of<1>(p, row, 0, head, split), length - split * kSplit);
-        copy_side<THREADS>(to + kSide, split_of<1>(p, row, 1, head, split),
-                           length - split * kSplit);
+        copy_side<THREADS>(to, split_of<1>(p, piece.row, 0, head, split),
+                           piece.length - split * kSplit);
+        copy_side<THREADS>(to + kSide, split_of<1>(p, piece.row, 1, head, split),
+                           piece.length - split * kSplit);
     };
     copy(0);
     commit();
     Lines lines;
-    begin_lines(lines, p, piece);
+    begin_lines(lines, p, piece.tokens);
     Row low = load_row(query_of(lines, p, 0), (int)threadIdx.x % 4, lines.there[0]);
     Row high = load_row(query_of(lines, p, 1), (int)threadIdx.x % 4, lines.there[1]);
-    for (int split = 0; split < splits; split++) {
-        if (split + 1 < splits)
+    for (int split = 0; split < piece.splits; split++) {
+        if (split + 1 < piece.splits)
             copy(split + 1);
         commit();
         wait_but_one();
