@@ -412,6 +412,12 @@ static double peak_share(const measurement *m) {
     return m->median.prefill * m->products / m->peak;
 }
 
+static const char *activations_name(myelin_activations activations) {
+    return activations == MYELIN_ACTIVATIONS_BF16     ? "bf16"
+           : activations == MYELIN_ACTIVATIONS_BF16X2 ? "bf16x2"
+                                                      : "f32";
+}
+
 static void print_weights(FILE *out, const measurement *m, double load_seconds) {
     fprintf(out, "%.1f MB of weights", (double)m->weight_bytes / 1e6);
     if (m->pack == MYELIN_PACK_LOSSLESS)
@@ -420,6 +426,8 @@ static void print_weights(FILE *out, const measurement *m, double load_seconds) 
         fprintf(out, ", not packed");
     if (m->activations == MYELIN_ACTIVATIONS_BF16)
         fprintf(out, ", times activations rounded to bf16");
+    else if (m->activations == MYELIN_ACTIVATIONS_BF16X2)
+        fprintf(out, ", times activations in two bf16 numbers");
     fprintf(out, "; loaded in %.2f s; peak memory %.1f MB, in huge pages %.1f MB\n", load_seconds,
             (double)m->peak_bytes / 1e6, (double)m->huge_bytes / 1e6);
 }
@@ -485,8 +493,7 @@ static json_t *json_of(const bench_arguments *a, const measurement *m, const lim
     if (m->pack != MYELIN_PACK_AUTO)
         json_object_set_new(object, "pack",
                             json_string(m->pack == MYELIN_PACK_LOSSLESS ? "lossless" : "none"));
-    json_object_set_new(object, "activations",
-                        json_string(m->activations == MYELIN_ACTIVATIONS_BF16 ? "bf16" : "f32"));
+    json_object_set_new(object, "activations", json_string(activations_name(m->activations)));
     json_object_set_new(object, "plugin", json_string(m->plugin));
     json_object_set_new(object, "threads", json_integer(m->threads));
     json_object_set_new(object, "runs", json_of_runs(m));

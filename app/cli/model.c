@@ -24,8 +24,11 @@ static const cli_choice pack_choices[] = {{"auto", MYELIN_PACK_AUTO},
                                           {"none", MYELIN_PACK_NONE},
                                           {"lossless", MYELIN_PACK_LOSSLESS},
                                           {NULL, 0}};
-static const cli_choice activations_choices[] = {
-    {"f32", MYELIN_ACTIVATIONS_F32}, {"bf16", MYELIN_ACTIVATIONS_BF16}, {NULL, 0}};
+static const cli_choice activations_choices[] = {{"auto", MYELIN_ACTIVATIONS_AUTO},
+                                                 {"f32", MYELIN_ACTIVATIONS_F32},
+                                                 {"bf16x2", MYELIN_ACTIVATIONS_BF16X2},
+                                                 {"bf16", MYELIN_ACTIVATIONS_BF16},
+                                                 {NULL, 0}};
 static const cli_choice cache_choices[] = {{"auto", MYELIN_CACHE_AUTO},
                                            {"f32", MYELIN_CACHE_F32},
                                            {"f16", MYELIN_CACHE_F16},
@@ -57,8 +60,9 @@ static const cli_option model_options[] = {
      "keep bf16 weights in fewer bits, with the same results: lossless, none or auto, the default",
      FIELD(pack), .choices = pack_choices},
     {"activations", 0, NULL, CLI_CHOICE, "TYPE",
-     "multiply bf16 weights with activations in f32, the default, or rounded to bf16: prompts are "
-     "read faster where the processor has AVX512_BF16, results are less exact",
+     "multiply bf16 weights with activations in f32, in two bf16 numbers (bf16x2: as exact, for "
+     "AMX), or rounded to bf16 (faster with AVX512_BF16 too, less exact); default auto: bf16x2 "
+     "where there is AMX, otherwise f32",
      FIELD(activations), .choices = activations_choices},
     {"cache-type", 0, NULL, CLI_CHOICE, "TYPE",
      "hold keys and values in f32, f16 or int8 (less memory, nearly the same text); default auto: "

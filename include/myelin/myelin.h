@@ -197,8 +197,7 @@ typedef struct myelin_model_options {
      * before, as the command does, unless it means NCCL to use NVLink multicast.
      */
     int32_t tensor_parallel;
-    myelin_activations
-        activations; /* F32 unless asked for; myelin_model_info says what came of it */
+    myelin_activations activations; /* a wish; myelin_model_info says what came of it */
 } myelin_model_options;
 
 MYELIN_API void myelin_model_options_init(myelin_model_options *options);

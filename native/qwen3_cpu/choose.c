@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -15,7 +17,7 @@
 extern const mln_cpu_kernels mln_cpu_kernels_portable;
 #if defined(__x86_64__)
 extern const mln_cpu_kernels mln_cpu_kernels_avx2, mln_cpu_kernels_avx512,
-    mln_cpu_kernels_avx512_vnni, mln_cpu_kernels_avx512_bf16;
+    mln_cpu_kernels_avx512_vnni, mln_cpu_kernels_avx512_bf16, mln_cpu_kernels_amx;
 #elif defined(__aarch64__)
 extern const mln_cpu_kernels mln_cpu_kernels_neon, mln_cpu_kernels_neon_dot,
     mln_cpu_kernels_neon_i8mm;
@@ -28,6 +30,27 @@ static bool has_f16c(void) {
     return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
 }
 
+/* Tiles, and their products of bfloat16 and of bytes, with registers that the system saves. */
+static bool has_amx(void) {
+    enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25, STATES = 3 << 17 };
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & bit_OSXSAVE) == 0 ||
+        !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return false;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (d & BF16) != 0 && (d & TILE) != 0 && (d & INT8) != 0 && (low & STATES) == STATES;
+}
+
+/*
+ * Linux gives a process tiles when it asks for them (since 5.16), unless some thread's stack for
+ * signals is too small to save them on.
+ */
+static bool may_run(const mln_cpu_kernels *kernels) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* asm/prctl.h of newer systems */
+    return kernels != &mln_cpu_kernels_amx ||
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
 /* A Zen 4 or later, which reads a stream as fast as it goes by itself. */
 static bool prefetches_well(const mln_cpu_kernels *kernels) {
     unsigned most, b, c, d;
@@ -37,6 +60,11 @@ static bool prefetches_well(const mln_cpu_kernels *kernels) {
            c == signature_AMD_ecx && d == signature_AMD_edx;
 }
 #else
+static bool may_run(const mln_cpu_kernels *kernels) {
+    (void)kernels;
+    return true;
+}
+
 static bool prefetches_well(const mln_cpu_kernels *kernels) {
     (void)kernels;
     return false;
@@ -58,6 +86,7 @@ static size_t candidates(candidate out[8]) {
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
     bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    out[n++] = (candidate){&mln_cpu_kernels_amx, bf16 && has_amx()};
     out[n++] = (candidate){&mln_cpu_kernels_avx512_bf16, bf16};
     out[n++] = (candidate){&mln_cpu_kernels_avx512_vnni, vnni};
     out[n++] = (candidate){&mln_cpu_kernels_avx512, avx512};
@@ -77,7 +106,8 @@ const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
     candidate all[8];
     size_t n = candidates(all);
     for (size_t i = 0; i < n; i++)
-        if (all[i].runs && (!wanted || !strcmp(wanted, all[i].kernels->name)))
+        if (all[i].runs && (!wanted || !strcmp(wanted, all[i].kernels->name)) &&
+            may_run(all[i].kernels))
             return all[i].kernels;
     return NULL;
 }

@@ -52,14 +52,20 @@ static void plan_formats(const worker *w, const mln_cpu_matrix *matrices, int co
     }
 }
 
+/* How many of the rows are in the block that begins at row `first`. */
+static int32_t block_tokens(const mln_cpu_kernels *kernels, int64_t num_rows, int64_t first) {
+    int64_t rest = num_rows - first;
+    return (int32_t)(rest < kernels->block ? rest : kernels->block);
+}
+
 /* Columns first .. last-1 of one row; a norm is of all of them. */
 static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
                      const source *from, unsigned char *base, int64_t stride, int64_t row,
                      mln_share columns) {
     int64_t at = from->order ? from->order[row] : row;
     const float *x = from->rows + at * from->columns;
-    int64_t first = row - row % MLN_CPU_BLOCK, rest = from->num_rows - first;
-    int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+    int64_t first = row - row % w->kernels->block;
+    int32_t tokens = block_tokens(w->kernels, from->num_rows, first);
     if (from->norm) {
         w->kernels->rms_norm(w->scratch->row, x, from->norm, from->columns,
                              (float)w->model->config.rms_norm_eps);
@@ -84,7 +90,7 @@ static void pack_row(worker *w, const mln_cpu_matrix *matrices, int count, const
 static void pack_share(worker *w, const mln_cpu_matrix *matrices, int count, const int area[3],
                        const source *from, unsigned char *base, int64_t stride) {
     int64_t size = w->member->size, index = w->member->index;
-    int64_t blocks = (from->num_rows + MLN_CPU_BLOCK - 1) / MLN_CPU_BLOCK;
+    int64_t block = w->kernels->block, blocks = (from->num_rows + block - 1) / block;
     mln_share columns = {0, from->columns};
     if (blocks < 2 * size) {
         int64_t units = (from->columns + MLN_CPU_PACKED - 1) / MLN_CPU_PACKED;
@@ -93,7 +99,7 @@ static void pack_share(worker *w, const mln_cpu_matrix *matrices, int count, con
         columns.end = end < from->columns ? end : from->columns;
     }
     for (int64_t row = 0; row < from->num_rows && columns.begin < columns.end; row++)
-        if (blocks < 2 * size || row / MLN_CPU_BLOCK % size == index)
+        if (blocks < 2 * size || row / block % size == index)
             pack_row(w, matrices, count, area, from, base, stride, row, columns);
 }
 
@@ -127,8 +133,7 @@ static packed pack_rows(worker *w, const mln_cpu_matrix *matrices, int count, co
 /* tile[tokens, 32]: a panel times the block of tokens that begins at row `first`. */
 static int32_t project(const worker *w, float *tile, const mln_cpu_matrix *m, int64_t panel,
                        const packed *x, int which, int64_t first, int64_t num_rows) {
-    int64_t rest = num_rows - first;
-    int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+    int32_t tokens = block_tokens(w->kernels, num_rows, first);
     w->kernels->panel(tile, m, panel, x->base[which] + first * x->row_bytes[which], tokens);
     return tokens;
 }
@@ -159,7 +164,7 @@ static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
 static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
                       int64_t num_rows, float *out, int64_t stride, bool add) {
     float *tile = w->scratch->tile;
-    for (int64_t first = 0; first < num_rows; first += MLN_CPU_BLOCK) {
+    for (int64_t first = 0; first < num_rows; first += w->kernels->block) {
         int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
         w->kernels->put(out + first * stride, stride, tile, tokens, valid_rows(m, panel), add);
     }
@@ -216,7 +221,7 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
     mln_share share;
     while (mln_claim(w->member, gate->panels, claim_size(gate), &share))
         for (int64_t i = share.begin; i < share.end; i++)
-            for (int64_t first = 0; first < c->num_rows; first += MLN_CPU_BLOCK) {
+            for (int64_t first = 0; first < c->num_rows; first += w->kernels->block) {
                 int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
                 project(w, other, up, i, &x, 1, first, c->num_rows);
                 for (int32_t t = 0; t < tokens; t++)
@@ -469,7 +474,7 @@ static void head_panel(worker *w, const packed *x, int64_t panel) {
     float *tile = w->scratch->tile;
     int64_t valid = valid_rows(m, panel), column = panel * MLN_CPU_PANEL;
     int64_t own = (int64_t)w->member->index * c->max_tokens;
-    for (int64_t first = 0; first < c->num_wanted; first += MLN_CPU_BLOCK) {
+    for (int64_t first = 0; first < c->num_wanted; first += w->kernels->block) {
         int32_t tokens = project(w, tile, m, panel, x, 0, first, c->num_wanted);
         for (int32_t t = 0; t < tokens; t++) {
             const float *from = tile + t * MLN_CPU_PANEL;
@@ -563,7 +568,7 @@ static void head(worker *w) {
         c->best_values[own + i] = -__builtin_inff();
         c->best_ids[own + i] = INT32_MAX;
     }
-    if (c->greedy && w->model->shortlist.narrow.panels > 0 && c->num_wanted <= MLN_CPU_BLOCK) {
+    if (c->greedy && w->model->shortlist.narrow.panels > 0 && c->num_wanted <= w->kernels->block) {
         shortlist_head(w, &from);
         return;
     }
@@ -660,9 +665,8 @@ static void plain_panels(void *argument, int64_t index) {
     int64_t end = (index + 1) * PANELS < m->panels ? (index + 1) * PANELS : m->panels;
     int64_t row_bytes = (int64_t)mln_cpu_kernels_portable.packed_bytes(m, 1);
     for (int64_t panel = index * PANELS; panel < end; panel++)
-        for (int64_t first = 0; first < job->num_rows; first += MLN_CPU_BLOCK) {
-            int64_t rest = job->num_rows - first;
-            int32_t tokens = (int32_t)(rest < MLN_CPU_BLOCK ? rest : MLN_CPU_BLOCK);
+        for (int64_t first = 0; first < job->num_rows; first += mln_cpu_kernels_portable.block) {
+            int32_t tokens = block_tokens(&mln_cpu_kernels_portable, job->num_rows, first);
             mln_cpu_kernels_portable.panel(tile, m, panel, job->context->packed + first * row_bytes,
                                            tokens);
             for (int32_t t = 0; t < tokens; t++) {

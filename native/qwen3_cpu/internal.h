@@ -54,8 +54,8 @@ struct myelin_plugin_model {
     myelin_host host;
     int32_t fusion;
     mln_cpu_cell cell; /* of keys and values */
-    bool rounding;     /* wanted, and the kernels can */
-    bool rounds;       /* and there are matrices whose activations are rounded */
+    int32_t pieces;    /* that activations of bfloat16 matrices are cut in; 0 if there are none */
+    bool shortlisted;  /* whose bounds are of a head times floats */
     const mln_cpu_kernels *kernels;
     mln_team *team;
     mln_cpu_layer *layers;

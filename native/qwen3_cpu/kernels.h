@@ -20,9 +20,10 @@
  *          Q8 codes [group / 4][2][64] bytes: byte 4r + j of tile t is column 4i + j of row 16t + r
  *
  * Every output is accumulated in one order, whatever the number of tokens computed at once: columns
- * ascending in one accumulator (dense and packed; times rounded activations pairs of columns, as
- * the instruction adds their two products), or an exact integer sum for each group, groups
- * ascending (Q4, Q8).
+ * ascending in one accumulator (dense and packed), or an exact integer sum for each group, groups
+ * ascending (Q4, Q8). These sums are the same with all sets of kernels. Those of activations cut
+ * in pieces are as the instructions add: piece by piece pairs of columns, or 32 of them at once
+ * (tile_amx.h); what is infinite may then be NaN.
  */
 #ifndef MLN_CPU_KERNELS_H
 #define MLN_CPU_KERNELS_H
@@ -49,7 +50,8 @@ typedef enum mln_cpu_fetch {
 
 enum {
     MLN_CPU_PANEL = 32,      /* rows of a panel */
-    MLN_CPU_BLOCK = 24,      /* most tokens whose activations are packed together */
+    MLN_CPU_BLOCK = 48,      /* most tokens whose activations are packed together */
+    MLN_CPU_SLACK = 1024,    /* bytes of a block behind them that some kernels read */
     MLN_CPU_PACKED = 128,    /* columns that are packed alone */
     MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
     MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
@@ -63,7 +65,8 @@ typedef struct mln_cpu_matrix {
     int32_t group;       /* Q4, Q8: columns of a group, 32, 64 or 128 */
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
     int32_t fetch;       /* a mln_cpu_fetch: for a token or two; for more it is always NEAR */
-    int32_t rounded;     /* BF16, BF16P: activations are rounded to bfloat16, see spin_rounded */
+    int32_t pieces;      /* BF16, BF16P: bfloat16 numbers whose sum stands for an activation; 0:
+                            activations are floats. At most most_pieces */
     int64_t rows, columns;
     int64_t panels;
     int64_t panel_bytes;
@@ -164,6 +167,9 @@ static inline int64_t mln_cpu_part_size(int64_t rows, int64_t width) {
 
 typedef struct mln_cpu_kernels {
     const char *name;
+    int32_t block;                /* tokens whose activations are packed together */
+    int32_t most_pieces;          /* bfloat16 numbers that activations can be cut in; with two of
+                                     them products are faster than with floats */
     int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_fetch_of() */
 
     /* Bytes that `count` tokens' activations take packed for a matrix. */
@@ -206,8 +212,8 @@ typedef struct mln_cpu_kernels {
      */
     double (*spin_dense)(float *sink, int64_t rounds);
     double (*spin_codes)(float *sink, int64_t rounds);
-    /* Of activations rounded to bfloat16; NULL: these kernels round none, whatever is asked for. */
-    double (*spin_rounded)(float *sink, int64_t rounds);
+    /* Of bfloat16 weights and activations cut in pieces; NULL where they never are. */
+    double (*spin_pieces)(float *sink, int64_t rounds, int32_t pieces);
 
     /* Panel `panel` of a dense matrix from its rows [32][K] as they are stored in files. */
     void (*interleave)(unsigned char *panel, const void *rows, const mln_cpu_matrix *weight);

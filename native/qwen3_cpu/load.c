@@ -102,19 +102,29 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, int64_t rows
 }
 
 /*
- * The head keeps single precision: rounding there wins nothing where it is needed for a row of a
- * prompt, or for a few sequences, and the bounds of a shortlist are of exact activations.
+ * Pieces that activations are cut in. The head's are never rounded: that wins nothing where it is
+ * needed for a row of a prompt, or for a few sequences. The bounds of a shortlist are of floats.
  */
-static bool rounded(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
-    bool bfloat = m->kind == MLN_CPU_BF16 || m->kind == MLN_CPU_BF16P;
-    return model->rounding && bfloat && m != &model->embed_tokens && m != &model->lm_head;
+static int32_t pieces_for(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
+    bool head = m == &model->embed_tokens || m == &model->lm_head;
+    if ((m->kind != MLN_CPU_BF16 && m->kind != MLN_CPU_BF16P) || (head && model->shortlisted))
+        return 0;
+    return head && model->pieces == 1 ? model->kernels->most_pieces & 2 : model->pieces;
+}
+
+/* As many as were asked for, where the kernels can; what is not asked for is rounded to 16 bits. */
+static int32_t most_pieces(const mln_cpu_kernels *kernels, int32_t activations) {
+    int32_t wanted = activations == MYELIN_ACTIVATIONS_F32    ? 0
+                     : activations == MYELIN_ACTIVATIONS_BF16 ? 1
+                                                              : 2;
+    return wanted <= kernels->most_pieces ? wanted : 0;
 }
 
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
     target->fetch = mln_cpu_fetch_of(job->model->kernels, target->kind);
-    target->rounded = rounded(job->model, target);
+    target->pieces = pieces_for(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
     *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
@@ -473,8 +483,10 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_cpu_fail(job->error, &error);
     }
+    int32_t pieces = 0;
     for (int64_t i = 0; i < job->num_matrices; i++)
-        model->rounds |= job->matrices[i].target->rounded != 0;
+        pieces = job->matrices[i].target->pieces > 0 ? model->pieces : pieces;
+    model->pieces = pieces;
     myelin_status status = read_matrices(job, vectors);
     model->starts = job->starts;
     uint64_t used = atomic_load(&job->used);
@@ -542,8 +554,8 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
     model->fusion = description->fusion;
     model->cell = mln_cpu_cell_of(description->config);
     model->kernels = kernels;
-    model->rounding =
-        description->activations == MYELIN_ACTIVATIONS_BF16 && kernels->spin_rounded != NULL;
+    model->pieces = most_pieces(kernels, description->activations);
+    model->shortlisted = description->shortlist != 0;
     myelin_status status = load(model, description, error);
     if (status != MYELIN_OK) {
         mln_cpu_free_model(model);

@@ -8,6 +8,8 @@ enum { PASSES = 40, ROUNDS = 20000 };
 
 typedef struct spin {
     double (*function)(float *sink, int64_t rounds);
+    double (*of_pieces)(float *sink, int64_t rounds, int32_t pieces); /* if not NULL, instead */
+    int32_t pieces;
     _Atomic int64_t rate; /* of all members */
 } spin;
 
@@ -19,7 +21,8 @@ static void spin_member(mln_member *member, void *context) {
     (void)member;
     for (int pass = 0; pass < PASSES; pass++) {
         int64_t begun = mln_clock_ns();
-        double products = s->function(sink, ROUNDS);
+        double products =
+            s->of_pieces ? s->of_pieces(sink, ROUNDS, s->pieces) : s->function(sink, ROUNDS);
         double taken = mln_ms_between(begun, mln_clock_ns());
         double rate = taken > 0 ? products * 1000 / taken : 0;
         best = rate > best ? rate : best;
@@ -27,8 +30,7 @@ static void spin_member(mln_member *member, void *context) {
     atomic_fetch_add(&s->rate, (int64_t)best);
 }
 
-static double rate_of(mln_team *team, double (*function)(float *sink, int64_t rounds)) {
-    spin s = {.function = function};
+static double rate_of(mln_team *team, spin s) {
     mln_team_run(team, spin_member, &s);
     return (double)atomic_load(&s.rate);
 }
@@ -39,10 +41,11 @@ myelin_status mln_native_peak(int32_t threads, mln_native_rates *rates, myelin_e
     if (status != MYELIN_OK)
         return status;
     const mln_cpu_kernels *kernels = mln_cpu_choose(NULL);
-    rates->kernels = kernels->name;
-    rates->dense = rate_of(team, kernels->spin_dense);
-    rates->codes = rate_of(team, kernels->spin_codes);
-    rates->rounded = kernels->spin_rounded ? rate_of(team, kernels->spin_rounded) : 0;
+    *rates = (mln_native_rates){.kernels = kernels->name};
+    rates->dense = rate_of(team, (spin){.function = kernels->spin_dense});
+    rates->codes = rate_of(team, (spin){.function = kernels->spin_codes});
+    for (int32_t i = 1; i <= kernels->most_pieces; i++)
+        rates->pieces[i] = rate_of(team, (spin){.of_pieces = kernels->spin_pieces, .pieces = i});
     mln_team_free(team);
     return MYELIN_OK;
 }

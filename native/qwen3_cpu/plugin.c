@@ -54,7 +54,7 @@ static void *carve(carver *from, int64_t rows, int64_t columns, size_t size) {
 
 /* Bytes one token's activations take at most, packed in any format by any kernels. */
 static int64_t packed_row(const mln_cpu_sizes *s) {
-    return ((s->widest + 1) / 2 * 8 + 63) / 64 * 64;
+    return (s->widest + 31) / 32 * 128 + MLN_CPU_SLACK;
 }
 
 static void carve_scratch(carver *from, mln_cpu_scratch *scratch, const mln_cpu_sizes *s) {
@@ -348,12 +348,13 @@ PLUGIN(avx2, "avx2");
 PLUGIN(avx512, "avx512");
 PLUGIN(avx512_vnni, "avx512_vnni");
 PLUGIN(avx512_bf16, "avx512_bf16");
+PLUGIN(amx, "amx");
 PLUGIN(neon, "neon");
 PLUGIN(neon_dot, "neon_dot");
 PLUGIN(neon_i8mm, "neon_i8mm");
 
-bool mln_native_rounds(const myelin_plugin_model *model) {
-    return model->rounds;
+int32_t mln_native_pieces(const myelin_plugin_model *model) {
+    return model->pieces;
 }
 
 const myelin_plugin *mln_native_plugin(void) {
@@ -364,10 +365,15 @@ const myelin_plugin *mln_native_plugin_for(const char *set) {
     const struct {
         const char *name;
         const myelin_plugin *plugin;
-    } sets[] = {{"portable", &plugin_portable},       {"avx2", &plugin_avx2},
-                {"avx512", &plugin_avx512},           {"avx512_vnni", &plugin_avx512_vnni},
-                {"avx512_bf16", &plugin_avx512_bf16}, {"neon", &plugin_neon},
-                {"neon_dot", &plugin_neon_dot},       {"neon_i8mm", &plugin_neon_i8mm}};
+    } sets[] = {{"portable", &plugin_portable},
+                {"avx2", &plugin_avx2},
+                {"avx512", &plugin_avx512},
+                {"avx512_vnni", &plugin_avx512_vnni},
+                {"avx512_bf16", &plugin_avx512_bf16},
+                {"amx", &plugin_amx},
+                {"neon", &plugin_neon},
+                {"neon_dot", &plugin_neon_dot},
+                {"neon_i8mm", &plugin_neon_i8mm}};
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         if (!strcmp(sets[i].name, set) && mln_cpu_choose(set))
             return sets[i].plugin;

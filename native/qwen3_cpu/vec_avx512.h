@@ -151,13 +151,14 @@ INLINE vf vw_second(vw w) {
 }
 
 #ifdef __AVX512BF16__
+/* 32 floats, to nearest even; subnormal ones are zeros. */
+INLINE void p_pack(void *to, vf first, vf second) {
+    __m512bh halves = _mm512_cvtne2ps_pbh(second, first);
+    memcpy(to, &halves, sizeof halves);
+}
+#ifndef T_DOT
 /* Pairs of bfloat16: lane l adds the products of its pair of weights and a pair of activations. */
 #define P_DOT
-/* Pairs of 32 floats, to nearest even. */
-INLINE void p_pack(void *to, vf first, vf second) {
-    __m512bh pairs = _mm512_cvtne2ps_pbh(second, first);
-    memcpy(to, &pairs, sizeof pairs);
-}
 /* By name: GCC 12 copies the accumulator twice around the instruction of _mm512_dpbf16_ps(). */
 INLINE vf p_dot(vf acc, vw weights, vw x) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(x));
@@ -168,6 +169,7 @@ INLINE vw p_broadcast(const float *x) {
     memcpy(&pair, x, sizeof pair);
     return _mm512_set1_epi32(pair);
 }
+#endif
 #endif
 
 /*

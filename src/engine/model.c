@@ -239,6 +239,14 @@ const myelin_chat_template *myelin_model_chat_template(const myelin_model *model
     return model->chat_template;
 }
 
+static myelin_activations activations_of(const myelin_model *model) {
+    static const myelin_activations of_pieces[] = {MYELIN_ACTIVATIONS_F32, MYELIN_ACTIVATIONS_BF16,
+                                                   MYELIN_ACTIVATIONS_BF16X2};
+    if (model->model->plugin != mln_native_plugin())
+        return MYELIN_ACTIVATIONS_F32;
+    return of_pieces[mln_native_pieces(model->model->weights)];
+}
+
 void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
     myelin_model_info full = {.size = info->size,
                               .plugin = model->model->plugin->name,
@@ -253,8 +261,7 @@ void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
         full.held_bytes = plugin->weight_bytes(model->model->weights, &pack);
         full.pack = pack == MYELIN_PACK_LOSSLESS ? MYELIN_PACK_LOSSLESS : MYELIN_PACK_NONE;
     }
-    if (plugin == mln_native_plugin() && mln_native_rounds(model->model->weights))
-        full.activations = MYELIN_ACTIVATIONS_BF16;
+    full.activations = activations_of(model);
     memcpy(info, &full, info->size < sizeof full ? info->size : sizeof full);
 }
 
@@ -264,9 +271,8 @@ double myelin_model_peak(const myelin_model *model) {
     if (model->model->plugin != mln_native_plugin() ||
         mln_native_peak(mln_pool_threads(model->model->pool), &rates, NULL) != MYELIN_OK)
         return 0;
-    if (mln_native_rounds(model->model->weights))
-        return rates.rounded;
-    return codes ? rates.codes : rates.dense;
+    int32_t pieces = mln_native_pieces(model->model->weights);
+    return codes ? rates.codes : pieces > 0 ? rates.pieces[pieces] : rates.dense;
 }
 
 uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len) {

@@ -123,8 +123,8 @@ myelin_status mln_model_options_resolve(myelin_model_options *out,
         status = check_integer("pack", (int64_t)out->pack, MYELIN_PACK_AUTO, MYELIN_PACK_LOSSLESS,
                                error);
     if (status == MYELIN_OK)
-        status = check_integer("activations", (int64_t)out->activations, MYELIN_ACTIVATIONS_F32,
-                               MYELIN_ACTIVATIONS_BF16, error);
+        status = check_integer("activations", (int64_t)out->activations, MYELIN_ACTIVATIONS_AUTO,
+                               MYELIN_ACTIVATIONS_BF16X2, error);
     if (status == MYELIN_OK)
         status = check_integer("cache_type", (int64_t)out->cache_type, MYELIN_CACHE_AUTO,
                                MYELIN_CACHE_INT8, error);

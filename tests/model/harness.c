@@ -12,7 +12,7 @@ static int32_t devices = 1; /* that harness_plugin() has been told of */
 
 int32_t harness_cache_type = MYELIN_CACHE_AUTO;
 int32_t harness_pack = MYELIN_PACK_AUTO;
-int32_t harness_activations = MYELIN_ACTIVATIONS_F32;
+int32_t harness_activations = MYELIN_ACTIVATIONS_AUTO;
 
 int32_t harness_cache_named(const char *name) {
     static const char *const names[] = {"auto", "f32", "f16", "int8"};

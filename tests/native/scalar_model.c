@@ -2,7 +2,11 @@
 #include "scalar_model.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define UNIT 0x1p-24 /* of rounding */
 
@@ -82,6 +86,72 @@ static void codes_times(float *out, double *exact, double *bound, const scalar_p
             bound[r] += lost + (double)(8 + 4 * groups) * (UNIT * magnitude + 0x1p-149);
         }
     }
+}
+
+/* To nearest even; subnormal numbers are zeros. */
+static float to_bfloat16(float x) {
+    uint32_t bits;
+    if (isnan(x) || fabsf(x) < 0x1p-126f)
+        return isnan(x) ? x : 0.0f * x;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+float scalar_piece(float x, int32_t pieces, int32_t which) {
+    uint32_t bits;
+    float upper;
+    if (pieces == 1)
+        return to_bfloat16(x);
+    memcpy(&bits, &x, sizeof bits);
+    bits &= 0xffff0000u;
+    memcpy(&upper, &bits, sizeof upper);
+    if (which == 0)
+        return to_bfloat16(upper);
+    return isinf(x) ? 0.0f : to_bfloat16(x - upper);
+}
+
+/* Zeros in place of subnormal numbers, read or written, until it is called with what it returned.
+ */
+static unsigned without_subnormals(unsigned former) {
+#if defined(__x86_64__)
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(former ? former : before | 0x8040u);
+    return before;
+#else
+    return former;
+#endif
+}
+
+/* Of 32 columns the even ones, and the odd ones, from zero; both added to the sum before. */
+static float tile_sum(const float *w, const float *x, int64_t columns) {
+    float sum = 0.0f;
+    for (int64_t k = 0; k < columns; k += 32) {
+        float of[2] = {0.0f, 0.0f};
+        for (int64_t i = k; i < k + 32 && i < columns; i++)
+            of[i % 2] = fmaf(w[i], x[i], of[i % 2]);
+        sum += of[0] + of[1];
+    }
+    return sum;
+}
+
+void scalar_tiles(float *out, const scalar_panel *p, const float *x, int32_t pieces) {
+    int64_t columns = p->matrix.columns;
+    float *cut = malloc((size_t)columns * sizeof *cut);
+    if (!cut)
+        abort();
+    for (int32_t which = 0; which < pieces; which++) {
+        for (int64_t i = 0; i < columns; i++)
+            cut[i] = scalar_piece(x[i], pieces, which);
+        for (int r = 0; r < MLN_CPU_PANEL; r++) {
+            unsigned before = without_subnormals(0);
+            float sum = tile_sum(p->weights + r * columns, cut, columns);
+            without_subnormals(before);
+            out[r] = which == 0 ? sum : out[r] + sum;
+        }
+    }
+    free(cut);
 }
 
 void scalar_times(float *out, double *exact, double *bound, const scalar_panel *panel,

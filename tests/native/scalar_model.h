@@ -30,6 +30,13 @@ float scalar_madd(float a, float b, float c); /* a * b + c */
  */
 void scalar_times(float *out, double *exact, double *bound, const scalar_panel *panel,
                   const float *x);
+/*
+ * The first or second bfloat16 number of an activation cut in `pieces`, as the instructions make
+ * them: subnormal ones are zeros.
+ */
+float scalar_piece(float x, int32_t pieces, int32_t which);
+/* out[32] of one token cut in pieces, as tiles add (native/qwen3_cpu/tile_amx.h). */
+void scalar_tiles(float *out, const scalar_panel *panel, const float *x, int32_t pieces);
 void scalar_rms_norm(float *out, const float *x, const float *weight, int64_t n, float eps);
 float scalar_silu_mul(float gate, float up);
 

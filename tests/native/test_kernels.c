@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Every kernel of every set this processor can run, bit for bit against a scalar model of it, and
- * within a derived bound of the same in double precision: odd sizes, up to MLN_CPU_BLOCK tokens,
+ * within a derived bound of the same in double precision: odd sizes, up to a whole block of tokens,
  * arrays aligned to no more than their elements, subnormal and huge numbers, infinities and NaN.
  * A plain program of the native and base rooms alone, so that it can be built for any processor.
  *
@@ -25,7 +25,11 @@
         exit(1);                                                                                   \
     } while (0)
 
-enum { PANELS = 2, MAX_COLUMNS = 1024 };
+enum {
+    PANELS = 2,
+    MAX_COLUMNS = 1024,
+    BLOCK_FLOATS = 128 + MLN_CPU_SLACK / 4 /* of a token of 128 columns, packed */
+};
 
 static const mln_cpu_kernels *tested;
 static uint64_t checked; /* numbers compared */
@@ -285,9 +289,13 @@ static void check_panel(const scalar_panel *p, int32_t count, numbers how) {
 
 /* Tokens that need every tile of every set of kernels, alone and beside others. */
 static void check_counts(const scalar_panel *p, numbers how) {
-    static const int32_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 19, MLN_CPU_BLOCK};
+    static const int32_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 19, 24};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         check_panel(p, counts[i], how);
+    if (tested->block > 24) {
+        check_panel(p, tested->block - 9, how);
+        check_panel(p, tested->block, how);
+    }
 }
 
 static void dense(void) {
@@ -373,7 +381,7 @@ static void packed(void) {
             for (size_t k = 0; k < sizeof rare / sizeof *rare; k++) {
                 scalar_panel p = packed_panels(sizes[s], (numbers)how, rare[k]);
                 made[check_packed(&p)]++;
-                for (int32_t count = 1; count <= MLN_CPU_BLOCK; count += count < 3 ? 1 : 7)
+                for (int32_t count = 1; count <= tested->block; count += count < 3 ? 1 : 7)
                     check_panel(&p, count, (numbers)how);
                 free_panels(&p);
             }
@@ -381,60 +389,75 @@ static void packed(void) {
         FAIL("%lld panels packed, %lld dense", (long long)made[1], (long long)made[0]);
 }
 
-/* --- activations rounded to bfloat16 --- */
+/* --- activations cut in bfloat16 numbers --- */
 
-/* As the instructions do it: to nearest even, and subnormal numbers are zeros. */
-static float rounded_float(float x) {
-    uint32_t bits;
-    if (isnan(x) || fabsf(x) < 0x1p-126f)
-        return isnan(x) ? x : 0.0f * x;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+static bool tiles(void) {
+    return tested->most_pieces == 2;
 }
 
 /* One weight of 1 shows what an activation became. */
-static void roundings(void) {
+static void roundings(int32_t pieces) {
     scalar_panel p = dense_panels(MLN_CPU_BF16, 1, PLAIN);
+    unsigned char *base;
     uint16_t *weights = (uint16_t *)(void *)(p.matrix.data + p.matrix.panel_bytes);
     for (int r = 0; r < MLN_CPU_PANEL; r++)
         weights[2 * r] = 0x3f80;
-    p.matrix.rounded = 1;
+    p.matrix.pieces = pieces;
+    void *block = misaligned(&base, tested->packed_bytes(&p.matrix, 1), sizeof(float));
     for (uint32_t i = 0; i < 20000; i++) {
         uint32_t bits = i % 2 ? random_bits() : (random_bits() & 0xffff0000u) | 0x8000u;
-        float x, block[MLN_CPU_LANES], out[MLN_CPU_PANEL];
+        float x, expected, out[MLN_CPU_PANEL];
         memcpy(&x, &bits, sizeof x);
         tested->pack(block, &p.matrix, &x, 0, 1, 0, 1);
         tested->panel(out, &p.matrix, 1, block, 1);
+        expected = scalar_piece(x, pieces, 0) + 0.0f;
+        if (pieces == 2)
+            expected += scalar_piece(x, pieces, 1);
+        if (pieces == 2 && isfinite(x))
+            near((double)x, fabs((double)x) * 0x1p-16 + 0x1p-126, expected, "two pieces", i);
         for (int r = 0; r < MLN_CPU_PANEL; r++)
-            same_float(rounded_float(x) + 0.0f, out[r], "a rounded activation", 1, r);
+            same_float(expected, out[r], "an activation in pieces", 1, r);
     }
+    free(base);
     free_panels(&p);
 }
 
-/* out[32] of a token alone: within rounding errors of the products with rounded activations. */
-static void check_rounded(float *out, const scalar_panel *p, const float *x) {
-    float expected[MLN_CPU_PANEL], rounded[MAX_COLUMNS], block[MAX_COLUMNS];
+/*
+ * out[32] of a token alone: within rounding errors of the products with all pieces, of which two
+ * may leave out 2^-16 of each.
+ */
+static void check_cut(float *out, const scalar_panel *p, const float *x) {
+    float expected[MLN_CPU_PANEL], rounded[MAX_COLUMNS];
     double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
     int64_t columns = p->matrix.columns;
+    int32_t pieces = p->matrix.pieces;
+    unsigned char *base;
+    void *block = misaligned(&base, tested->packed_bytes(&p->matrix, 1), sizeof(float));
     for (int64_t i = 0; i < columns; i++)
-        rounded[i] = rounded_float(x[i]);
+        rounded[i] = pieces == 1 ? scalar_piece(x[i], 1, 0) : x[i];
     tested->pack(block, &p->matrix, x, 0, 1, 0, columns);
     tested->panel(out, &p->matrix, 1, block, 1);
+    free(base);
     scalar_times(expected, exact, bound, p, rounded);
     for (int r = 0; r < MLN_CPU_PANEL; r++) {
+        double lost = pieces == 1 ? 0 : bound[r] / (double)(2 * columns + 2) * 0x1p9;
         checked++;
         if (isfinite(expected[r])) /* subnormal numbers, and sums of that size, become zeros */
-            near(exact[r], 2 * bound[r] + (double)columns * 0x1p-110, out[r], "a rounded panel", r);
-        else if (isnan(expected[r]) ? !isnan(out[r]) : out[r] != expected[r])
-            FAIL("a rounded panel: number %d is %g, expected %g", r, (double)out[r],
+            near(exact[r], 2 * bound[r] + lost + (double)columns * 0x1p-110, out[r],
+                 "a panel of pieces", r);
+        else if (isfinite(out[r]) || (isnan(expected[r]) && !isnan(out[r])))
+            FAIL("a panel of pieces: number %d is %g, expected %g", r, (double)out[r],
                  (double)expected[r]);
     }
+    if (!tiles())
+        return;
+    scalar_tiles(expected, p, x, pieces);
+    for (int r = 0; r < MLN_CPU_PANEL; r++)
+        same_float(expected[r], out[r], "a panel by tiles", columns, r);
 }
 
 /* Each of `count` tokens gives the bits that it gives alone. */
-static void check_rounded_count(const scalar_panel *p, int32_t count, numbers how) {
+static void check_cut_count(const scalar_panel *p, int32_t count, numbers how) {
     static float x[MLN_CPU_BLOCK * MAX_COLUMNS], out[(MLN_CPU_BLOCK + 1) * MLN_CPU_PANEL];
     int64_t columns = p->matrix.columns;
     unsigned char *base;
@@ -444,23 +467,24 @@ static void check_rounded_count(const scalar_panel *p, int32_t count, numbers ho
     multiply(out, p, x, block, bytes, count);
     for (int32_t t = 0; t < count; t++) {
         float alone[MLN_CPU_PANEL];
-        check_rounded(alone, p, x + t * columns);
+        check_cut(alone, p, x + t * columns);
         for (int r = 0; r < MLN_CPU_PANEL; r++)
-            same_float(alone[r], out[t * MLN_CPU_PANEL + r], "a rounded panel", columns, r);
+            same_float(alone[r], out[t * MLN_CPU_PANEL + r], "a panel of pieces", columns, r);
     }
     free(base);
 }
 
-static void rounded(void) {
+static void cut(int32_t pieces) {
     static const int64_t sizes[] = {1, 2, 3, 31, 32, 33, 63, 101, 127, 128, 130, 258, 515};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
         for (int how = 0; how < NUM_NUMBERS; how++)
             for (int packed = 0; packed < 2; packed++) {
                 scalar_panel p = packed ? packed_panels(sizes[s], (numbers)how, 1000)
                                         : dense_panels(MLN_CPU_BF16, sizes[s], (numbers)how);
-                p.matrix.rounded = 1;
-                for (int32_t count = 1; count <= MLN_CPU_BLOCK; count++)
-                    check_rounded_count(&p, count, (numbers)how);
+                p.matrix.pieces = pieces;
+                for (int32_t count = 1; count <= tested->block; count += count < 18 ? 1 : 5)
+                    check_cut_count(&p, count, (numbers)how);
+                check_cut_count(&p, tested->block, (numbers)how);
                 free_panels(&p);
             }
 }
@@ -486,7 +510,7 @@ static void largest_codes(void) {
             unsigned char *at = p.matrix.data + p.matrix.panel_bytes + 256;
             memset(at, 0xff, (size_t)p.matrix.panel_bytes - 256);
             memset(p.codes, kind == MLN_CPU_Q4 ? 15 : 255, MLN_CPU_PANEL * 128);
-            float x[128], out[MLN_CPU_PANEL], expected[MLN_CPU_PANEL], block[128];
+            float x[128], out[MLN_CPU_PANEL], expected[MLN_CPU_PANEL], block[BLOCK_FLOATS];
             double exact[MLN_CPU_PANEL], bound[MLN_CPU_PANEL];
             for (int i = 0; i < 128; i++)
                 x[i] = 7.0f * (float)sign;
@@ -865,7 +889,7 @@ static void broken_attention(void) {
 
 /* 1 + 2^-23 squared is 1 + 2^-22 + 2^-46: minus 1 + 2^-22 only a fused product leaves something. */
 static bool fuses(void) {
-    float x[2] = {1.0f, 1.0f + 0x1p-23f}, block[16], out[MLN_CPU_PANEL];
+    float x[2] = {1.0f, 1.0f + 0x1p-23f}, block[BLOCK_FLOATS], out[MLN_CPU_PANEL];
     scalar_panel p = dense_panels(MLN_CPU_F32, 2, PLAIN);
     float *w = (float *)(void *)(p.matrix.data + p.matrix.panel_bytes);
     for (int r = 0; r < MLN_CPU_PANEL; r++) {
@@ -890,9 +914,9 @@ static bool test_set(const char *name) {
     dense();
     packed();
     packed_beside_sample();
-    if (tested->spin_rounded) {
-        roundings();
-        rounded();
+    for (int32_t pieces = 1; pieces <= tested->most_pieces; pieces++) {
+        roundings(pieces);
+        cut(pieces);
     }
     codes();
     largest_codes();
@@ -906,8 +930,8 @@ static bool test_set(const char *name) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const sets[] = {"portable",    "avx2", "avx512",   "avx512_vnni",
-                                       "avx512_bf16", "neon", "neon_dot", "neon_i8mm"};
+    static const char *const sets[] = {"portable", "avx2", "avx512",   "avx512_vnni", "avx512_bf16",
+                                       "amx",      "neon", "neon_dot", "neon_i8mm"};
     if (argc > 1)
         return test_set(argv[1]) ? 0 : 77;
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)

@@ -16,8 +16,8 @@
 
 enum { ROWS = 75, PANELS = 3 };
 
-static const char *const sets[] = {"portable",    "avx2", "avx512",   "avx512_vnni",
-                                   "avx512_bf16", "neon", "neon_dot", "neon_i8mm"};
+static const char *const sets[] = {"portable", "avx2", "avx512",   "avx512_vnni", "avx512_bf16",
+                                   "amx",      "neon", "neon_dot", "neon_i8mm"};
 static uint64_t random_state = 5;
 
 static float random_float(void) {
@@ -217,7 +217,7 @@ static void same_tokens_of_rounded(void **state) {
     (void)state;
     harness_activations = MYELIN_ACTIVATIONS_BF16;
     same_tokens_of(MYELIN_DEMO_MODEL, MYELIN_DTYPE_AUTO, MYELIN_PACK_NONE, true);
-    harness_activations = MYELIN_ACTIVATIONS_F32;
+    harness_activations = MYELIN_ACTIVATIONS_AUTO;
 }
 
 /* Every row of the head three times, at places far apart: the first of each is the token. */
