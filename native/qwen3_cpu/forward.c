@@ -157,17 +157,48 @@ static void barrier_before(worker *w, const mln_cpu_matrix *m, int64_t total) {
                       some ? (share.end - share.begin) * m->panel_bytes : 0);
 }
 
+/* A panel times the block of rows that begins at `first`, and what becomes of it. */
+typedef void (*block_task)(worker *w, const void *job, int64_t panel, int64_t first);
+
 /*
- * out[row, 0 .. 31] (+)= the panel times every row. One panel after the other: from a near cache
- * its weights are read faster, block by block, than the blocks would be again for each panel.
+ * The task for `total` panels like those of m, and all blocks of rows. One panel goes through all
+ * blocks before the next: from a near cache its weights are read faster than the blocks would be
+ * again for each panel. Where products outrun that, a block meets several panels before the next.
  */
-static void panel_out(worker *w, const mln_cpu_matrix *m, int64_t panel, const packed *x, int which,
-                      int64_t num_rows, float *out, int64_t stride, bool add) {
-    float *tile = w->scratch->tile;
-    for (int64_t first = 0; first < num_rows; first += w->kernels->block) {
-        int32_t tokens = project(w, tile, m, panel, x, which, first, num_rows);
-        w->kernels->put(out + first * stride, stride, tile, tokens, valid_rows(m, panel), add);
+static void share_panels(worker *w, const mln_cpu_matrix *m, int64_t total, int64_t num_rows,
+                         block_task task, const void *job) {
+    int64_t block = w->kernels->block, most = claim_size(m), together = 1;
+    if (num_rows > block && w->kernels->together > m->panel_bytes)
+        together = w->kernels->together / m->panel_bytes;
+    mln_share share;
+    while (mln_claim(w->member, total, most > together ? most : together, &share))
+        for (int64_t p = share.begin; p < share.end; p += together)
+            for (int64_t first = 0; first < num_rows; first += block)
+                for (int64_t i = p; i < p + together && i < share.end; i++)
+                    task(w, job, i, first);
+}
+
+/* out[rows, columns of the matrices beside each other] (+)= x times count matrices */
+typedef struct linear_job {
+    const mln_cpu_matrix *matrices;
+    packed x;
+    int64_t num_rows, stride;
+    float *out;
+    bool add;
+} linear_job;
+
+static void linear_block(worker *w, const void *context, int64_t panel, int64_t first) {
+    const linear_job *job = context;
+    int64_t which = 0, offset = 0;
+    while (panel >= job->matrices[which].panels) {
+        panel -= job->matrices[which].panels;
+        offset += job->matrices[which++].rows;
     }
+    const mln_cpu_matrix *m = &job->matrices[which];
+    float *tile = w->scratch->tile, *to = job->out + offset + panel * MLN_CPU_PANEL;
+    int32_t tokens = project(w, tile, m, panel, &job->x, (int)which, first, job->num_rows);
+    w->kernels->put(to + first * job->stride, job->stride, tile, tokens, valid_rows(m, panel),
+                    job->add);
 }
 
 static int64_t qkv_panels(const mln_cpu_layer *layer) {
@@ -179,19 +210,10 @@ static void project_qkv(worker *w, const mln_cpu_layer *layer) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_sizes *s = &w->model->sizes;
     source from = {c->residual, c->num_rows, s->hidden, NULL, layer->input_layernorm};
-    packed x = pack_rows(w, layer->qkv, 3, &from);
-    int64_t stride = s->q_width + 2 * s->kv_width, total = qkv_panels(layer);
-    mln_share share;
-    while (mln_claim(w->member, total, claim_size(&layer->qkv[0]), &share))
-        for (int64_t i = share.begin; i < share.end; i++) {
-            int64_t panel = i, which = 0, offset = 0;
-            while (panel >= layer->qkv[which].panels) {
-                panel -= layer->qkv[which].panels;
-                offset += layer->qkv[which++].rows;
-            }
-            panel_out(w, &layer->qkv[which], panel, &x, (int)which, c->num_rows,
-                      c->qkv + offset + panel * MLN_CPU_PANEL, stride, false);
-        }
+    linear_job job = {layer->qkv,  pack_rows(w, layer->qkv, 3, &from),
+                      c->num_rows, s->q_width + 2 * s->kv_width,
+                      c->qkv,      false};
+    share_panels(w, &layer->qkv[0], qkv_panels(layer), c->num_rows, linear_block, &job);
     mln_barrier(w->member);
 }
 
@@ -200,13 +222,28 @@ static void project_add(worker *w, const mln_cpu_matrix *m, const float *rows,
                         const mln_cpu_matrix *next, int64_t total) {
     myelin_plugin_context *c = w->context;
     source from = {rows, c->num_rows, m->columns, NULL, NULL};
-    packed x = pack_rows(w, m, 1, &from);
-    mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(m), &share))
-        for (int64_t i = share.begin; i < share.end; i++)
-            panel_out(w, m, i, &x, 0, c->num_rows, c->residual + i * MLN_CPU_PANEL,
-                      w->model->sizes.hidden, true);
+    linear_job job = {
+        m, pack_rows(w, m, 1, &from), c->num_rows, w->model->sizes.hidden, c->residual, true};
+    share_panels(w, m, m->panels, c->num_rows, linear_block, &job);
     barrier_before(w, next, total);
+}
+
+typedef struct gated_job {
+    const mln_cpu_matrix *gate, *up;
+    packed x;
+} gated_job;
+
+static void gated_block(worker *w, const void *context, int64_t panel, int64_t first) {
+    const gated_job *job = context;
+    myelin_plugin_context *c = w->context;
+    int64_t inter = w->model->sizes.intermediate;
+    float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
+    int32_t tokens = project(w, tile, job->gate, panel, &job->x, 0, first, c->num_rows);
+    project(w, other, job->up, panel, &job->x, 1, first, c->num_rows);
+    for (int32_t t = 0; t < tokens; t++)
+        w->kernels->silu_mul(c->gated + (first + t) * inter + panel * MLN_CPU_PANEL,
+                             tile + t * MLN_CPU_PANEL, other + t * MLN_CPU_PANEL,
+                             valid_rows(job->gate, panel));
 }
 
 /* gated [rows, I] = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
@@ -215,20 +252,8 @@ static void project_gated(worker *w, const mln_cpu_layer *layer) {
     const mln_cpu_matrix *gate = &layer->gate_up[0], *up = &layer->gate_up[1];
     source from = {c->residual, c->num_rows, w->model->sizes.hidden, NULL,
                    layer->post_attention_layernorm};
-    packed x = pack_rows(w, layer->gate_up, 2, &from);
-    float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
-    int64_t inter = w->model->sizes.intermediate;
-    mln_share share;
-    while (mln_claim(w->member, gate->panels, claim_size(gate), &share))
-        for (int64_t i = share.begin; i < share.end; i++)
-            for (int64_t first = 0; first < c->num_rows; first += w->kernels->block) {
-                int32_t tokens = project(w, tile, gate, i, &x, 0, first, c->num_rows);
-                project(w, other, up, i, &x, 1, first, c->num_rows);
-                for (int32_t t = 0; t < tokens; t++)
-                    w->kernels->silu_mul(c->gated + (first + t) * inter + i * MLN_CPU_PANEL,
-                                         tile + t * MLN_CPU_PANEL, other + t * MLN_CPU_PANEL,
-                                         valid_rows(gate, i));
-            }
+    gated_job job = {gate, up, pack_rows(w, layer->gate_up, 2, &from)};
+    share_panels(w, gate, gate->panels, c->num_rows, gated_block, &job);
     barrier_before(w, &layer->down_proj, layer->down_proj.panels);
 }
 
@@ -468,22 +493,21 @@ static void keep_best(float *value, int32_t *id, const float *logits, int64_t fi
         }
 }
 
-static void head_panel(worker *w, const packed *x, int64_t panel) {
+static void head_block(worker *w, const void *context, int64_t panel, int64_t first) {
+    const packed *x = context;
     myelin_plugin_context *c = w->context;
     const mln_cpu_matrix *m = &w->model->lm_head;
     float *tile = w->scratch->tile;
     int64_t valid = valid_rows(m, panel), column = panel * MLN_CPU_PANEL;
     int64_t own = (int64_t)w->member->index * c->max_tokens;
-    for (int64_t first = 0; first < c->num_wanted; first += w->kernels->block) {
-        int32_t tokens = project(w, tile, m, panel, x, 0, first, c->num_wanted);
-        for (int32_t t = 0; t < tokens; t++) {
-            const float *from = tile + t * MLN_CPU_PANEL;
-            if (c->greedy)
-                keep_best(&c->best_values[own + first + t], &c->best_ids[own + first + t], from,
-                          column, valid);
-            else
-                memcpy(c->targets[first + t] + column, from, (size_t)valid * sizeof *from);
-        }
+    int32_t tokens = project(w, tile, m, panel, x, 0, first, c->num_wanted);
+    for (int32_t t = 0; t < tokens; t++) {
+        const float *from = tile + t * MLN_CPU_PANEL;
+        if (c->greedy)
+            keep_best(&c->best_values[own + first + t], &c->best_ids[own + first + t], from, column,
+                      valid);
+        else
+            memcpy(c->targets[first + t] + column, from, (size_t)valid * sizeof *from);
     }
 }
 
@@ -552,7 +576,7 @@ static void shortlist_head(worker *w, const source *from) {
     while (mln_claim(w->member, panels, CLAIM, &share))
         for (int64_t i = share.begin; i < share.end; i++)
             if (within_reach(c, i, least))
-                head_panel(w, &x, i);
+                head_block(w, &x, i, 0);
     mln_barrier(w->member);
 }
 
@@ -573,10 +597,7 @@ static void head(worker *w) {
         return;
     }
     packed x = pack_rows(w, m, 1, &from);
-    mln_share share;
-    while (mln_claim(w->member, m->panels, claim_size(m), &share))
-        for (int64_t i = share.begin; i < share.end; i++)
-            head_panel(w, &x, i);
+    share_panels(w, m, m->panels, c->num_wanted, head_block, &x);
     mln_barrier(w->member);
 }
 

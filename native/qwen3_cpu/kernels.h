@@ -168,6 +168,8 @@ static inline int64_t mln_cpu_part_size(int64_t rows, int64_t width) {
 typedef struct mln_cpu_kernels {
     const char *name;
     int32_t block;                /* tokens whose activations are packed together */
+    int32_t together;             /* bytes of panels that meet a block of many one after the other,
+                                     so that it comes from the nearest caches; 0: one panel */
     int32_t most_pieces;          /* bfloat16 numbers that activations can be cut in; with two of
                                      them products are faster than with floats */
     int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_fetch_of() */

@@ -16,7 +16,11 @@
 #include <stdint.h>
 
 #define T_DOT
-enum { T_ROWS = 16, T_BYTES = 64 };
+enum {
+    T_ROWS = 16,
+    T_BYTES = 64,
+    T_LEAST = 6 /* tokens from which on codes are multiplied faster by tiles than by vectors */
+};
 
 typedef struct t_config {
     uint8_t palette, start_row, reserved[14];
