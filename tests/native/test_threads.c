@@ -149,7 +149,7 @@ static void compute(const myelin_plugin_model *model, answer *to) {
     tested->free_sequence(sequence);
 }
 
-static int32_t activations = MYELIN_ACTIVATIONS_F32;
+static int32_t activations = MYELIN_ACTIVATIONS_AUTO;
 
 static void answer_with(answer *to, made_up *m, int32_t threads, myelin_pack pack) {
     char text[256] = "";
