@@ -240,10 +240,9 @@ static void gated_block(worker *w, const void *context, int64_t panel, int64_t f
     float *tile = w->scratch->tile, *other = tile + MLN_CPU_BLOCK * MLN_CPU_PANEL;
     int32_t tokens = project(w, tile, job->gate, panel, &job->x, 0, first, c->num_rows);
     project(w, other, job->up, panel, &job->x, 1, first, c->num_rows);
-    for (int32_t t = 0; t < tokens; t++)
-        w->kernels->silu_mul(c->gated + (first + t) * inter + panel * MLN_CPU_PANEL,
-                             tile + t * MLN_CPU_PANEL, other + t * MLN_CPU_PANEL,
-                             valid_rows(job->gate, panel));
+    w->kernels->silu_mul(tile, tile, other, tokens * MLN_CPU_PANEL);
+    w->kernels->put(c->gated + first * inter + panel * MLN_CPU_PANEL, inter, tile, tokens,
+                    valid_rows(job->gate, panel), false);
 }
 
 /* gated [rows, I] = silu(gate_proj(x)) * up_proj(x), x = norm(residual) */
