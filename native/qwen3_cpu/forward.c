@@ -424,19 +424,19 @@ static void attend(worker *w, int64_t index) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_layer *layer = &w->model->layers[index];
     int64_t kv_heads = w->model->sizes.kv_heads;
-    bool alone = c->num_pieces == c->num_rows; /* one token a span, one piece a token */
-    int32_t splits = alone ? splits_to_share(w) : 0;
+    int32_t splits = c->alone ? splits_to_share(w) : 0;
     mln_share share;
-    if (!alone || splits > 0)
+    if (!c->alone || splits > 0)
         prepare_rows(w, index);
     if (splits > 0)
         attend_shared(w, index, splits);
     else
         while (mln_claim(w->member, c->num_pieces * kv_heads, 1, &share)) {
-            /* A head's pieces one after the other: they read the same keys and values. */
-            const mln_cpu_piece *piece = &c->pieces[share.begin % c->num_pieces];
-            int64_t head = share.begin / c->num_pieces;
-            if (alone)
+            /* A head's pieces one after the other: they read the same keys and values. The last
+             * one, which sees most, comes first, so that members end together. */
+            int64_t after = share.begin % c->num_pieces, head = share.begin / c->num_pieces;
+            const mln_cpu_piece *piece = &c->pieces[c->num_pieces - 1 - after];
+            if (c->alone)
                 prepare_head(w, layer, index, piece->row, head);
             attend_piece(w, index, piece, head);
         }

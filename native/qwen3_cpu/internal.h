@@ -153,8 +153,10 @@ struct myelin_plugin_context {
     int64_t num_rows;
     int64_t num_pieces;
     int64_t num_wanted;
-    int64_t layer; /* of the rungs that make a run for each block */
-    bool greedy;   /* the head writes best_ids instead of logits */
+    int32_t most_piece; /* query rows of one */
+    bool alone;         /* one token a span, one piece a token */
+    int64_t layer;      /* of the rungs that make a run for each block */
+    bool greedy;        /* the head writes best_ids instead of logits */
 };
 
 /* Splits of a piece claimed together. */

@@ -49,14 +49,14 @@ typedef enum mln_cpu_fetch {
 } mln_cpu_fetch;
 
 enum {
-    MLN_CPU_PANEL = 32,      /* rows of a panel */
-    MLN_CPU_BLOCK = 48,      /* most tokens whose activations are packed together */
-    MLN_CPU_SLACK = 1024,    /* bytes of a block behind them that some kernels read */
-    MLN_CPU_PACKED = 128,    /* columns that are packed alone */
-    MLN_CPU_LANES = 16,      /* of the vectors all kernels are written in */
-    MLN_CPU_SPLIT = 256,     /* keys attended to before a partial result is merged */
-    MLN_CPU_PAGE = 64,       /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */
-    MLN_CPU_ATTEND_ROWS = 24 /* most query rows attended with at once */
+    MLN_CPU_PANEL = 32,       /* rows of a panel */
+    MLN_CPU_BLOCK = 48,       /* most tokens whose activations are packed together */
+    MLN_CPU_SLACK = 1024,     /* bytes of a block behind them that some kernels read */
+    MLN_CPU_PACKED = 128,     /* columns that are packed alone */
+    MLN_CPU_LANES = 16,       /* of the vectors all kernels are written in */
+    MLN_CPU_SPLIT = 256,      /* keys attended to before a partial result is merged */
+    MLN_CPU_PAGE = 64,        /* positions of a page, MYELIN_PAGE_POSITIONS; divides a split */
+    MLN_CPU_ATTEND_ROWS = 192 /* most query rows attended with at once */
 };
 
 /* A weight matrix [rows, columns] in panels; rows past the end of the last one are zeros. */
@@ -156,13 +156,24 @@ typedef struct mln_cpu_attention {
         *limits;    /* [rows] positions row r sees: 0 .. limits[r]-1, ascending, at least 1 */
     const float *q; /* [width / 16][rows][16] scaled by 1 / sqrt(D) */
     float *out;     /* [rows][width] */
-    float *scratch; /* [MLN_CPU_ATTEND_ROWS][MLN_CPU_SPLIT + width + 2] */
+    float *scratch; /* [mln_cpu_attend_scratch(width)] */
     const unsigned char *next; /* the kernels' own */
 } mln_cpu_attention;
 
 /* Floats of what `rows` make of a split. */
 static inline int64_t mln_cpu_part_size(int64_t rows, int64_t width) {
     return rows * (width + 2);
+}
+
+/* Floats of a split's keys, or its values, where they are made floats for many rows. */
+static inline int64_t mln_cpu_wide_size(int64_t width) {
+    return MLN_CPU_SPLIT * (width + MLN_CPU_LANES);
+}
+
+/* Floats of a call's scratch memory: those of a split, scores of rows and a part of theirs. */
+static inline int64_t mln_cpu_attend_scratch(int64_t width) {
+    return 2 * mln_cpu_wide_size(width) + MLN_CPU_ATTEND_ROWS * MLN_CPU_SPLIT +
+           mln_cpu_part_size(MLN_CPU_ATTEND_ROWS, width);
 }
 
 typedef struct mln_cpu_kernels {

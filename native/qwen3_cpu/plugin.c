@@ -62,21 +62,22 @@ static void carve_scratch(carver *from, mln_cpu_scratch *scratch, const mln_cpu_
     scratch = from->base ? scratch : &none;
     scratch->row = carve(from, s->widest, 1, sizeof(float));
     scratch->block = carve(from, MLN_CPU_FORMATS, packed_row(s), 1);
-    scratch->attention =
-        carve(from, MLN_CPU_ATTEND_ROWS, MLN_CPU_SPLIT + s->width + 2, sizeof(float));
+    scratch->attention = carve(from, mln_cpu_attend_scratch(s->width), 1, sizeof(float));
     scratch->q = carve(from, MLN_CPU_ATTEND_ROWS, s->width, sizeof(float));
     scratch->out = carve(from, MLN_CPU_ATTEND_ROWS, s->width, sizeof(float));
     scratch->tile = carve(from, 2 * MLN_CPU_BLOCK, MLN_CPU_PANEL, sizeof(float));
 }
 
-/* Attention calls for each thread from which on whole ones end nearly together. */
-enum { EVEN_PIECES = 8 };
+enum {
+    EVEN_PIECES = 8, /* attention calls for each thread from which on whole ones end together */
+    LEAST_PIECE = 24 /* query rows that are not cut further for that */
+};
 
 /* Points every array of the context into the carver's region. */
 static void carve_context(carver *from, myelin_plugin_context *c, const myelin_config *config,
                           int32_t max_tokens, int32_t max_len, int32_t threads) {
     mln_cpu_sizes s = mln_cpu_sizes_of(config);
-    int64_t rows = max_tokens, pieces = 1 + s.heads / s.kv_heads / MLN_CPU_ATTEND_ROWS;
+    int64_t rows = max_tokens, pieces = 1 + s.heads / s.kv_heads / LEAST_PIECE;
     c->residual = carve(from, rows, s.hidden, sizeof(float));
     c->qkv = carve(from, rows, s.q_width + 2 * s.kv_width, sizeof(float));
     c->attended = carve(from, rows, s.q_width, sizeof(float));
@@ -207,15 +208,33 @@ static myelin_status check_spans(const myelin_plugin_context *context, const mye
     return MYELIN_OK;
 }
 
-/* A span's query rows, cut into pieces that attend together. */
+/*
+ * Begins a call of `rows` tokens. The more queries attend together the less often their keys and
+ * values are made floats, but there must be pieces for all members.
+ */
+static void begin_call(myelin_plugin_context *c, int64_t rows) {
+    const mln_cpu_sizes *s = &c->model->sizes;
+    int64_t shares = EVEN_PIECES * (int64_t)mln_team_size(c->model->team);
+    int64_t most = rows * s->heads / shares / LEAST_PIECE * LEAST_PIECE; /* of all kv heads */
+    most = most > LEAST_PIECE ? most : LEAST_PIECE;
+    c->most_piece = (int32_t)(most < MLN_CPU_ATTEND_ROWS ? most : MLN_CPU_ATTEND_ROWS);
+    c->num_rows = c->num_pieces = c->num_wanted = 0;
+    c->alone = true;
+}
+
+/* A span's query rows, cut into pieces of nearly the same size that attend together. */
 static void add_pieces(myelin_plugin_context *c, int64_t first_row, int32_t count) {
+    enum { ROUND = 12 }; /* rows that the widest kernels take at once */
     const mln_cpu_sizes *s = &c->model->sizes;
     int32_t queries = count * (int32_t)(s->heads / s->kv_heads);
-    for (int32_t q = 0; q < queries; q += MLN_CPU_ATTEND_ROWS) {
+    int32_t pieces = (queries + c->most_piece - 1) / c->most_piece;
+    int32_t each = ((queries + pieces - 1) / pieces + ROUND - 1) / ROUND * ROUND;
+    for (int32_t q = 0; q < queries; q += each) {
         int32_t rest = queries - q;
-        c->pieces[c->num_pieces++] = (mln_cpu_piece){
-            (int32_t)first_row, q, rest < MLN_CPU_ATTEND_ROWS ? rest : MLN_CPU_ATTEND_ROWS};
+        c->pieces[c->num_pieces++] =
+            (mln_cpu_piece){(int32_t)first_row, q, rest < each ? rest : each};
     }
+    c->alone = c->alone && count == 1 && pieces == 1;
 }
 
 static void add_span(myelin_plugin_context *c, const myelin_span *span) {
@@ -231,7 +250,10 @@ static void add_span(myelin_plugin_context *c, const myelin_span *span) {
 }
 
 static void run_spans(myelin_plugin_context *context, const myelin_span *spans, int32_t num_spans) {
-    context->num_rows = context->num_pieces = context->num_wanted = 0;
+    int64_t rows = 0;
+    for (int32_t s = 0; s < num_spans; s++)
+        rows += spans[s].count;
+    begin_call(context, rows);
     context->greedy = false;
     for (int32_t s = 0; s < num_spans; s++)
         add_span(context, &spans[s]);
@@ -270,7 +292,7 @@ static myelin_status forward_hidden(myelin_plugin_context *context, const myelin
 /* One greedy token for each of `count` sequences: context->ids in, appended, and ids out. */
 static void greedy_step(myelin_plugin_context *c, myelin_plugin_sequence *const *sequences,
                         int32_t count) {
-    c->num_rows = c->num_pieces = 0;
+    begin_call(c, count);
     c->num_wanted = count;
     c->greedy = true;
     for (int32_t s = 0; s < count; s++) {

@@ -769,8 +769,8 @@ static float *ask(const cache *c, const question *of, int32_t first, int32_t cou
     unsigned char *bases[2];
     size_t floats = (size_t)(count * c->width);
     float *q = misaligned(&bases[0], floats * sizeof *q, sizeof *q);
-    float *scratch = misaligned(
-        &bases[1], (size_t)(MLN_CPU_ATTEND_ROWS * (MLN_CPU_SPLIT + c->width + 2)) * sizeof *q, 4);
+    float *scratch =
+        misaligned(&bases[1], (size_t)mln_cpu_attend_scratch(c->width) * sizeof *q, sizeof *q);
     float *out = malloc((size_t)(count * c->width) * sizeof *out);
     if (!out)
         abort();
@@ -854,35 +854,46 @@ static void attention(void) {
     static const int32_t dims[] = {2, 10, 18, 64, 128}, lengths[] = {1, 15, 33, 255, 257, 530};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
         for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
-            for (int32_t n = 1; n <= MLN_CPU_ATTEND_ROWS; n += k < 4 ? 1 : 5)
+            for (int32_t n = 1; n <= MLN_CPU_ATTEND_ROWS; n += n > 26 ? 33 : k < 4 ? 1 : 5)
                 for (int cell = 0; cell < MLN_CPU_CELLS; cell++)
                     check_attend(dims[i], n, lengths[k], (mln_cpu_cell)cell);
+    for (int cell = 0; cell < MLN_CPU_CELLS; cell++)
+        check_attend(34, MLN_CPU_ATTEND_ROWS, 300, (mln_cpu_cell)cell);
 }
 
 /* A NaN in a query or in a value seen reaches that row's answer, and no other row's. */
-static void broken_attention(void) {
+static void check_broken(int32_t rows, mln_cpu_cell cell) {
     enum { DIM = 18, LENGTH = 40 };
-    cache c = make_cache(DIM, LENGTH, MLN_CPU_CELL_F32);
-    question of = {.rows = 2, .limits = {LENGTH - 1, LENGTH}};
-    float q[2 * DIM], broken[DIM] = {0};
+    cache c = make_cache(DIM, LENGTH, cell);
+    question of = {.rows = rows};
+    float q[MLN_CPU_ATTEND_ROWS * DIM], broken[DIM] = {0};
     of.q = q;
-    for (int i = 0; i < 2 * DIM; i++)
+    for (int i = 0; i < rows * DIM; i++)
         q[i] = random_number(PLAIN);
+    for (int32_t r = 0; r < rows; r++)
+        of.limits[r] = r + 1 < rows ? LENGTH - 1 : LENGTH;
     for (int32_t p = 0; p < LENGTH; p++)
         store(&c, p, PLAIN);
     broken[3] = NAN;
-    for (int part = 0; part < 2; part++) {
+    for (int part = cell == MLN_CPU_CELL_F16; part < 2; part++) { /* halves are never NaN */
         if (part == 0)
             tested->store_value(&c.kv, broken, slot_of(&c, LENGTH - 1), DIM, c.width, c.cell);
         else
-            q[DIM + 7] = NAN;
-        float *out = ask(&c, &of, 0, 2);
-        if (!isfinite(out[3]) || !isnan(out[c.width + 3]))
-            FAIL("a NaN in the second row gave %g in the first, %g in the second", (double)out[3],
-                 (double)out[c.width + 3]);
+            q[(rows - 1) * DIM + 7] = NAN;
+        float *out = ask(&c, &of, 0, rows);
+        for (int32_t r = 0; r < rows; r++)
+            if (isfinite(out[r * c.width + 3]) != (r + 1 < rows))
+                FAIL("a NaN in row %d of %d gave %g in row %d", (int)rows - 1, (int)rows,
+                     (double)out[r * c.width + 3], (int)r);
         free(out);
     }
     free_cache(&c);
+}
+
+static void broken_attention(void) {
+    for (int cell = 0; cell < MLN_CPU_CELLS; cell++)
+        for (int32_t rows = 2; rows <= 50; rows += 24)
+            check_broken(rows, (mln_cpu_cell)cell);
 }
 
 /* --- all of them --- */
