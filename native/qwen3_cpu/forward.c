@@ -14,6 +14,8 @@ extern const mln_cpu_kernels mln_cpu_kernels_portable;
 /* Bytes of weights claimed at once: enough for a long sequential read, few enough to share out. */
 enum { CLAIM_BYTES = 128 << 10 };
 
+enum { FETCH_ROWS = 4 }; /* how many rows ahead of their use heads are asked for */
+
 typedef struct worker {
     mln_member *member;
     myelin_plugin_context *context;
@@ -270,62 +272,67 @@ static mln_cpu_kv cache_of(const myelin_plugin_sequence *sequence, int64_t layer
     return (mln_cpu_kv){keys, keys + part, scales, scales + MLN_CPU_PAGE, sequence->pages};
 }
 
-/* x[D] in place: "rotate half" */
-static void rotate(float *x, const float *cos, const float *sin, int64_t half) {
-    for (int64_t i = 0; i < half; i++) {
-        float a = x[i], b = x[i + half];
-        x[i] = a * cos[i] - b * sin[i];
-        x[i + half] = b * cos[i] + a * sin[i];
-    }
+/* Asks for lines that are read soon: rows of qkv are far apart, where nothing foresees them. */
+static void fetch_floats(const float *from, int64_t count) {
+    enum { LINE = 16 };
+    for (int64_t i = 0; i < count; i += LINE)
+        __builtin_prefetch(from + i);
 }
 
-/* Norm and rotation of a row's queries and key of one kv head, in place; key and value cached. */
+/* Norm and rotation of a row's key of one kv head; key and value cached. */
 static void prepare_head(worker *w, const mln_cpu_layer *layer, int64_t index, int64_t row,
                          int64_t head) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_sizes *s = &w->model->sizes;
-    float eps = (float)w->model->config.rms_norm_eps;
-    int64_t half = s->head_dim / 2, group = s->heads / s->kv_heads;
-    float *q = c->qkv + row * (s->q_width + 2 * s->kv_width);
-    float *k = q + s->q_width + head * s->head_dim, *v = k + s->kv_width;
-    const float *cos = c->cos + row * half, *sin = c->sin + row * half;
-    for (int64_t i = 0; i < group; i++) {
-        float *one = q + (head * group + i) * s->head_dim;
-        w->kernels->rms_norm(one, one, layer->q_norm, s->head_dim, eps);
-        rotate(one, cos, sin, half);
+    int64_t half = s->head_dim / 2, stride = s->q_width + 2 * s->kv_width;
+    const float *k = c->qkv + row * stride + s->q_width + head * s->head_dim, *v = k + s->kv_width;
+    if (row + FETCH_ROWS < c->num_rows) {
+        fetch_floats(k + FETCH_ROWS * stride, s->head_dim);
+        fetch_floats(v + FETCH_ROWS * stride, s->head_dim);
     }
-    w->kernels->rms_norm(k, k, layer->k_norm, s->head_dim, eps);
-    rotate(k, cos, sin, half);
+    float *key = w->scratch->row;
+    w->kernels->norm_rotate(key, k, layer->k_norm, c->cos + row * half, c->sin + row * half,
+                            s->head_dim, (float)w->model->config.rms_norm_eps);
     const mln_cpu_row *from = &c->rows[row];
     mln_cpu_kv kv = cache_of(from->sequence, index, head);
     int32_t width = (int32_t)s->width, head_dim = (int32_t)s->head_dim;
     int32_t slot = mln_cpu_slot(kv.pages, from->position);
-    w->kernels->store_key(&kv, k, slot, head_dim, width, w->model->cell);
+    w->kernels->store_key(&kv, key, slot, head_dim, width, w->model->cell);
     w->kernels->store_value(&kv, v, slot, head_dim, width, w->model->cell);
 }
 
-/* The call of attend() of a piece's query rows that read kv head `head`; queries in q. */
-static mln_cpu_attention begin_piece(worker *w, int64_t layer, const mln_cpu_piece *piece,
-                                     int64_t head, int32_t limits[MLN_CPU_ATTEND_ROWS]) {
+/* Norms, rotations and scale of a piece's queries of kv head `head`: to scratch->q. */
+static void prepare_queries(worker *w, const mln_cpu_layer *layer, const mln_cpu_piece *piece,
+                            int64_t head) {
     myelin_plugin_context *c = w->context;
     const mln_cpu_sizes *s = &w->model->sizes;
     int64_t group = s->heads / s->kv_heads, stride = s->q_width + 2 * s->kv_width;
-    float scale = 1.0f / __builtin_sqrtf((float)s->head_dim);
-    int32_t count = piece->count;
-    for (int32_t r = 0; r < count; r++) {
+    int64_t half = s->head_dim / 2;
+    float scale = 1.0f / __builtin_sqrtf((float)s->head_dim), *query = w->scratch->row;
+    for (int32_t r = 0; r < piece->count; r++) {
         int64_t row = piece->row + (piece->first + r) / group;
-        const float *q =
-            c->qkv + row * stride + (head * group + (piece->first + r) % group) * s->head_dim;
-        limits[r] = c->rows[row].position + 1;
-        for (int64_t d = 0; d < s->head_dim; d += MLN_CPU_LANES) {
-            float *to = w->scratch->q + d * count + r * MLN_CPU_LANES;
-            int64_t left = s->head_dim - d, size = left < MLN_CPU_LANES ? left : MLN_CPU_LANES;
-            for (int64_t i = 0; i < size; i++)
-                to[i] = q[d + i] * scale;
-        }
+        int64_t at = (head * group + (piece->first + r) % group) * s->head_dim;
+        const float *q = c->qkv + row * stride + at;
+        if (row + FETCH_ROWS < c->num_rows)
+            fetch_floats(q + FETCH_ROWS * stride, s->head_dim);
+        w->kernels->norm_rotate(query, q, layer->q_norm, c->cos + row * half, c->sin + row * half,
+                                s->head_dim, (float)w->model->config.rms_norm_eps);
+        w->kernels->store_query(w->scratch->q + r * MLN_CPU_LANES, piece->count * MLN_CPU_LANES,
+                                query, s->head_dim, scale);
     }
-    return (mln_cpu_attention){.kv = cache_of(c->rows[piece->row].sequence, layer, head),
-                               .rows = count,
+}
+
+/* The call of attend() of a piece's query rows that read kv head `head`; queries in q. */
+static mln_cpu_attention begin_piece(worker *w, int64_t index, const mln_cpu_piece *piece,
+                                     int64_t head, int32_t limits[MLN_CPU_ATTEND_ROWS]) {
+    myelin_plugin_context *c = w->context;
+    const mln_cpu_sizes *s = &w->model->sizes;
+    int64_t group = s->heads / s->kv_heads;
+    for (int32_t r = 0; r < piece->count; r++)
+        limits[r] = c->rows[piece->row + (piece->first + r) / group].position + 1;
+    prepare_queries(w, &w->model->layers[index], piece, head);
+    return (mln_cpu_attention){.kv = cache_of(c->rows[piece->row].sequence, index, head),
+                               .rows = piece->count,
                                .head_dim = (int32_t)s->head_dim,
                                .width = (int32_t)s->width,
                                .limits = limits,
@@ -355,7 +362,7 @@ static void attend_piece(worker *w, int64_t layer, const mln_cpu_piece *piece, i
 }
 
 /*
- * Norms, rotations and the cache for all rows together, a head after the other: keys of
+ * Keys and values of all rows together, a head after the other: keys of
  * MLN_CPU_LANES positions share every line of the cache.
  */
 static void prepare_rows(worker *w, int64_t index) {

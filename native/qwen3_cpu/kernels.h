@@ -206,6 +206,11 @@ typedef struct mln_cpu_kernels {
     /* out[n] = silu(gate) * up */
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
 
+    /* out[n] = rms_norm of x, its halves rotated by cos, sin [n / 2]; out may be x. */
+    void (*norm_rotate)(float *out, const float *x, const float *weight, const float *cos,
+                        const float *sin, int64_t n, float eps);
+    /* A query [n] times the scale into its place among an attention's: sixteens `stride` apart. */
+    void (*store_query)(float *to, int64_t stride, const float *query, int64_t n, float scale);
     /* Writes a key or value [D] into a slot of a cache of such cells. */
     void (*store_key)(const mln_cpu_kv *kv, const float *key, int32_t slot, int32_t head_dim,
                       int32_t width, mln_cpu_cell cell);

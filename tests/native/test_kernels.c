@@ -896,6 +896,37 @@ static void broken_attention(void) {
             check_broken(rows, (mln_cpu_cell)cell);
 }
 
+/* norm_rotate() against the formulas one number at a time, and store_query(). */
+static void check_query(int32_t dim) {
+    enum { STRIDE = 3 * MLN_CPU_LANES };
+    int32_t width = (dim + MLN_CPU_LANES - 1) / MLN_CPU_LANES * MLN_CPU_LANES, half = dim / 2;
+    float x[128], weight[128], cos[64], sin[64], normed[128], out[128];
+    float to[128 / MLN_CPU_LANES * STRIDE];
+    for (int32_t d = 0; d < dim; d++) {
+        x[d] = random_number(PLAIN);
+        weight[d] = random_number(PLAIN);
+        cos[d % half] = random_number(PLAIN);
+        sin[d % half] = random_number(PLAIN);
+    }
+    tested->rms_norm(normed, x, weight, dim, 1e-6f);
+    tested->norm_rotate(out, x, weight, cos, sin, dim, 1e-6f);
+    for (int32_t d = 0; d < half; d++) {
+        float a = normed[d], b = normed[d + half], first = a * cos[d], second = b * cos[d];
+        same_float(first - b * sin[d], out[d], "norm_rotate", dim, d);
+        same_float(second + a * sin[d], out[d + half], "norm_rotate", dim, d + half);
+    }
+    tested->store_query(to, STRIDE, out, dim, 0.3f);
+    for (int32_t d = 0; d < width; d++)
+        same_float(d < dim ? out[d] * 0.3f : 0.0f,
+                   to[d / MLN_CPU_LANES * STRIDE + d % MLN_CPU_LANES], "store_query", dim, d);
+}
+
+static void queries(void) {
+    static const int32_t dims[] = {2, 10, 18, 32, 34, 64, 80, 128};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        check_query(dims[i]);
+}
+
 /* --- all of them --- */
 
 /* 1 + 2^-23 squared is 1 + 2^-22 + 2^-46: minus 1 + 2^-22 only a fused product leaves something. */
@@ -933,6 +964,7 @@ static bool test_set(const char *name) {
     largest_codes();
     rows();
     stores();
+    queries();
     attention();
     broken_attention();
     printf("%s: %llu numbers, %s\n", name, (unsigned long long)checked,
