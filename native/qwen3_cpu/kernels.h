@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels of the CPU plug-in: one table for each instruction set, all compiled from kernels.inc
- * and attention.inc, chosen when a model is loaded.
+ * and the files it includes, chosen when a model is loaded.
  *
  * Weights lie in panels of 32 rows, two tiles of 16, in the order they are read: one sequential
  * stream feeds the memory system better than several (docs/PERFORMANCE.md). K is the number of
