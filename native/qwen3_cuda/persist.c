@@ -13,9 +13,10 @@ static void *cut(unsigned char *base, uint64_t *used, int64_t count, size_t size
     return array;
 }
 
-static mln_persist_words cut_words(unsigned char *base, uint64_t *used, int64_t each) {
+static mln_persist_words cut_words(unsigned char *base, uint64_t *used, int64_t each,
+                                   int32_t rounds) {
     each = (each + 63) / 64 * 64;
-    return (mln_persist_words){cut(base, used, each * MLN_PERSIST_ROUNDS, sizeof(float)), each};
+    return (mln_persist_words){cut(base, used, each * rounds, sizeof(float)), each};
 }
 
 static uint64_t lay_out(mln_cuda_persist *p, const myelin_config *config, int32_t max_len,
@@ -25,13 +26,14 @@ static uint64_t lay_out(mln_cuda_persist *p, const myelin_config *config, int32_
     int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
     p->max_splits = (int32_t)(((int64_t)max_len + MLN_CUDA_SPLIT - 1) / MLN_CUDA_SPLIT);
     int64_t each = (int64_t)config->num_attention_heads * p->max_splits;
-    p->residual[0] = cut_words(base, &used, config->hidden_size);
-    p->residual[1] = cut_words(base, &used, config->hidden_size);
-    p->qkv = cut_words(base, &used, q + 2 * kv);
-    p->attended = cut_words(base, &used, q);
-    p->gated = cut_words(base, &used, config->intermediate_size);
-    p->best = cut_words(base, &used, 2 * MLN_PERSIST_BLOCKS);
-    p->partial = cut_words(base, &used, each * (config->head_dim + MLN_PERSIST_STATE));
+    int32_t rounds = p->rounds = config->num_hidden_layers + 1, few = MLN_PERSIST_FEW_ROUNDS;
+    p->residual[0] = cut_words(base, &used, config->hidden_size, rounds);
+    p->residual[1] = cut_words(base, &used, config->hidden_size, rounds);
+    p->qkv = cut_words(base, &used, q + 2 * kv, rounds);
+    p->attended = cut_words(base, &used, q, rounds);
+    p->gated = cut_words(base, &used, config->intermediate_size, rounds);
+    p->best = cut_words(base, &used, 2 * MLN_PERSIST_BLOCKS, few);
+    p->partial = cut_words(base, &used, each * (config->head_dim + MLN_PERSIST_STATE), few);
     p->words_bytes = (int64_t)used;
     p->out_ids = cut(base, &used, MLN_PERSIST_STEPS + 1, sizeof(int32_t));
     p->layers = cut(base, &used, config->num_hidden_layers + (int64_t)1, sizeof *p->layers);
@@ -116,16 +118,6 @@ static int32_t widest_units(const mln_cuda_persist *p) {
     return widest;
 }
 
-/* No more blocks than that each has a tile of some product in every layer. */
-static void limit_blocks(mln_cuda_persist *p, const myelin_plugin_model *model) {
-    const mln_cuda_layer *layer = &model->layers[0];
-    int64_t most = layer->qkv[0].tiles;
-    most = layer->o_proj.tiles > most ? layer->o_proj.tiles : most;
-    most = layer->gate_proj.tiles > most ? layer->gate_proj.tiles : most;
-    most = layer->down_proj.tiles > most ? layer->down_proj.tiles : most;
-    p->blocks = most < p->blocks ? (int32_t)most : p->blocks;
-}
-
 /* What a block's `room` of shared memory holds; false when two slots of a ring do not fit. */
 static bool cut_shared(mln_cuda_persist *p, int32_t room) {
     int32_t units = widest_units(p), columns = MLN_UNIT_COLUMNS;
@@ -202,7 +194,6 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
     cudaError_t code = mln_cuda_persist_room(p->tile_code, &p->blocks, &room);
     if (code != cudaSuccess || p->blocks == 0)
         return code;
-    limit_blocks(p, model);
     cut_products(p, model);
     if (!cut_shared(p, room))
         return cudaSuccess;

@@ -176,8 +176,9 @@ template <int CODE> struct Products {
     Ring ring;
     Patience patience;
     int warp, lane, parity;
-    int turn;   /* of squares and the factor */
-    int32_t id; /* of the token */
+    int turn;    /* of squares and the factor */
+    Place place; /* of the round */
+    int32_t id;  /* of the token */
     mln_cuda_best best;
 
     __device__ Products(const mln_cuda_persist &persist, unsigned char *dynamic, Common &all)
@@ -185,7 +186,8 @@ template <int CODE> struct Products {
           ring(all.barriers, threadIdx.x / 32, persist.slots), patience{persist.out_ids +
                                                                             MLN_PERSIST_STEPS,
                                                                         false},
-          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0), turn(0),
+          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0),
+          turn(0), place{persist.rounds - 1, persist.rounds - 2},
           id(persist.row.id), best{0.0f, INT32_MAX} {
     }
 
@@ -494,19 +496,22 @@ template <int CODE> struct Products {
     }
 
     /* The head's input is that of the round before, as a layer's. */
-    __device__ Passage passage(int kind, int layer, int round) const {
+    __device__ Passage passage(int kind, int layer) const {
         bool first = layer == 0;
-        const float *in = Turn(p.residual[1], round + MLN_PERSIST_ROUNDS - 1).now;
-        Turn middle(p.residual[0], round), gated(p.gated, round);
+        Turn out = place.of(p.residual[1]), middle = place.of(p.residual[0]);
+        Turn gated = place.of(p.gated);
+        const float *in = out.emptied;
         switch (kind) {
         case MLN_PERSIST_O:
-            return Passage{Turn(p.attended, round).now, in, middle, first, false};
+            return Passage{place.of(p.attended).now, in, middle, first, false};
         case MLN_PERSIST_GATED:
             return Passage{middle.now, nullptr, gated, false, true};
         case MLN_PERSIST_DOWN:
-            return Passage{gated.now, middle.now, Turn(p.residual[1], round), false, false};
+            return Passage{gated.now, middle.now, out, false, false};
+        case MLN_PERSIST_HEAD:
+            return Passage{out.now, nullptr, gated, false, true};
         default:
-            return Passage{in, nullptr, Turn(p.qkv, round), first, true};
+            return Passage{in, nullptr, place.of(p.qkv), first, true};
         }
     }
 
@@ -524,10 +529,11 @@ template <int CODE> struct Products {
             if (lane == 0)
                 common.bests[warp] = best;
         }
-        ProductSync()();
-        /* all have written, and so have read what is two rounds old */
-        Turn turn(p.best, step, 2);
+        TokenSync()();
+        /* all have written, and so have read what is two tokens old */
+        Turn turn = turn_of_few(p.best, step, 2);
         if (threadIdx.x == 0) {
+            order_words();
             best = better(common.bests[0], common.bests[1]);
             turn.post_two(2 * blockIdx.x, best.value, __int_as_float(best.id));
         }
@@ -539,6 +545,7 @@ template <int CODE> struct Products {
                 return is_there(two);
             });
             best = mln_cuda_best{__uint_as_float(two.x), (int32_t)two.y};
+            order_words();
         }
         best = best_of_warp(best);
         if (lane == 0)
@@ -560,12 +567,14 @@ template <int CODE> struct Products {
 #pragma unroll 1
             for (int index = 0; index <= 4 * p.num_layers; index++) {
                 int layer = index / 4, kind = layer < p.num_layers ? index % 4 : MLN_PERSIST_HEAD;
-                int round = step * p.num_layers + layer;
-                if (kind == MLN_PERSIST_QKV && threadIdx.x == 0)
-                    common.round = round;
-                run(kind, layer, passage(kind, layer, round));
-                if (kind == MLN_PERSIST_DOWN && threadIdx.x < kTogether * MLN_TILE_ROWS)
-                    end_round(); /* threads that post */
+                if (kind == MLN_PERSIST_QKV) {
+                    place.next(p.rounds);
+                    if (threadIdx.x == 0) {
+                        __threadfence_block();
+                        common.round = step * p.num_layers + layer;
+                    }
+                }
+                run(kind, layer, passage(kind, layer));
             }
             pick(step);
             if (blockIdx.x == 0 && threadIdx.x == 0)

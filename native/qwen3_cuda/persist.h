@@ -8,13 +8,30 @@
  * block as floats in device memory, words that are empty until they are written: whoever needs one
  * looks until it is there. There is no barrier of all blocks.
  *
- * Every layer of every token is a round. Words lie there MLN_PERSIST_ROUNDS times over, and rounds
- * take turns with them; all are empty when the kernel begins. Who writes a word then empties that
- * of the round before, for the round that will have its turn: it has been read, for each of its
- * readers had a part in what the writer waited for in between. And nobody looks at it too early:
- * every block has a share of some product in each layer, so that it begins a round when all words
- * of the last but one are written, and those that wait for it are emptied by another one before.
- * Threads that post pass a fence once a round, so that what is emptied is seen to be.
+ * Every layer of every token is a round. Words lie there `rounds` times over, one time more than
+ * there are layers, and rounds take turns with them; all are empty when the kernel begins. Who
+ * writes a word then empties that of the round before, so that it is empty when its turn comes
+ * again.
+ *
+ * Nobody is in need of what is emptied: all that is computed of a product's outputs, or of a
+ * head's, is waited for by all that comes after it, so whoever writes in a round has what all
+ * readers of the round before made of what they had read.
+ *
+ * Nobody looks before it is seen to be empty: between lies the end of a token, where each block
+ * posts its best logit and waits for those of all the others. What a word of round q lies in was
+ * emptied `rounds` - 1 rounds before, as many as there are layers, and so in the token before at
+ * the latest. There all threads of the block have met, attending ones too, before one of them
+ * passes a fence and posts the block's best; who looks for that of another block passes one then,
+ * before the block's threads meet and go on. So of each two blocks what one has emptied in a token
+ * comes before what the other looks at in the next one. Within a token words of a round are used
+ * once, and need no order.
+ *
+ * Two kinds are there for few rounds. Parts of attention (partial) would take too much memory:
+ * threads that attend pass a fence each round. A word that is looked at in round q was emptied in
+ * round q - 3 and written again, behind the fence, in round q - 2, when who looks at it now has
+ * read it and passed the next fence. Only in a token's first round others may look than before;
+ * then the end of the token lies between. The best logits' rounds are tokens: what is emptied in
+ * one is looked at two tokens later, and the end of the token between them is enough.
  */
 #ifndef MLN_CUDA_PERSIST_H
 #define MLN_CUDA_PERSIST_H
@@ -28,7 +45,7 @@ enum {
     MLN_PERSIST_GROUP = 8,       /* most query heads of a kv head */
     MLN_PERSIST_BLOCKS = 256,    /* most blocks */
     MLN_PERSIST_STEPS = 64,      /* most tokens of a launch */
-    MLN_PERSIST_ROUNDS = 4,      /* whose words are there at once */
+    MLN_PERSIST_FEW_ROUNDS = 4,  /* of partial and best, that are there at once */
     MLN_PERSIST_EMPTY = 0xff,    /* each byte of a word that is not written: a NaN */
     MLN_PERSIST_STATE = 4,       /* words behind a split's values: largest score, sum of weights */
     MLN_PERSIST_MAX_UNITS = 1024 /* of a row */
@@ -75,14 +92,15 @@ typedef struct mln_cuda_persist {
     int32_t num_layers, hidden, heads, kv_heads, max_splits;
     mln_persist_words residual[2]; /* [H]: after attention, after the MLP */
     mln_persist_words qkv, attended, gated;
-    mln_persist_words partial; /* [heads, max_splits, D + MLN_PERSIST_STATE] */
-    mln_persist_words best;    /* [blocks, 2]: value and id; a token is a round */
+    mln_persist_words partial; /* [heads, max_splits, D + MLN_PERSIST_STATE], of few rounds */
+    mln_persist_words best;    /* [blocks, 2]: value and id; a token is a round, of few */
     int64_t words_bytes;       /* of all of them, which begin with residual[0] */
     int32_t *out_ids;          /* [STEPS], and whether somebody waited in vain */
     mln_cuda_row row;
     int32_t steps;
     int32_t tile_code, blocks;
-    int32_t slots; /* of a warp's ring */
+    int32_t rounds; /* that are there at once: num_layers + 1 */
+    int32_t slots;  /* of a warp's ring */
     int32_t at_row, at_norm, at_embedded, at_layers, shared_bytes;
 } mln_cuda_persist;
 

@@ -62,6 +62,7 @@ struct Attending {
     Patience patience;
     int thread, warp, lane, group;
     int turn;         /* of squares and the factor */
+    Place place;      /* of the round */
     float2 angles[2]; /* cosine and sine of pairs lane and lane + 32 */
     Part part;
 
@@ -70,7 +71,8 @@ struct Attending {
         : p(persist), common(all), products(beside),
           layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
-          group(persist.heads / persist.kv_heads), turn(0) {
+          group(persist.heads / persist.kv_heads),
+          turn(0), place{persist.rounds - 1, persist.rounds - 2} {
     }
 
     /* One warp: 1 / rms of what the block's products stage next, as stage_row() has it. */
@@ -191,7 +193,7 @@ struct Attending {
     /* A lane's eight neighbours of a query: of the only split the result. */
     __device__ void post_result(const Result &result, int query, int split, int splits, int round) {
         bool only = splits == 1;
-        Turn turn(only ? p.attended : p.partial, round);
+        Turn turn = only ? place.of(p.attended) : turn_of_few(p.partial, round, 1);
         int d = 32 * warp + 8 * (lane % 4);
         int64_t split_at = ((int64_t)query * p.max_splits + split) * kSplitWords;
         int64_t to = only ? query * D + d : split_at + d;
@@ -214,7 +216,7 @@ struct Attending {
         int head = unit % p.kv_heads, split = unit / p.kv_heads;
         int count = min(kSplit, position + 1 - split * kSplit);
         bool mine = position / kSplit == split;
-        const float *qkv = Turn(p.qkv, round).now;
+        const float *qkv = place.of(p.qkv).now;
         for (int h = warp; h < group; h += kAttendThreads / 32) {
             float x[1][4];
             take_heads<1>(x, qkv, (head * group + h) * D, 0);
@@ -236,8 +238,8 @@ struct Attending {
     /* A unit's part of putting a kv head's splits together. */
     __device__ void combine_unit(int unit, int splits, int round) {
         int head = unit % p.kv_heads;
-        const float *partial = Turn(p.partial, round).now;
-        Turn attended(p.attended, round);
+        const float *partial = turn_of_few(p.partial, round, 1).now;
+        Turn attended = place.of(p.attended);
         for (int i = unit / p.kv_heads * D + thread; i < group * D; i += splits * D) {
             int query = head * group + i / D, d = i % D;
             const float *from = partial + (int64_t)query * p.max_splits * kSplitWords;
@@ -261,6 +263,7 @@ struct Attending {
                     __nanosleep(64); /* the warps beside it have work */
                 return there;
             });
+            __threadfence_block();
             asm volatile("cp.async.wait_all;" ::: "memory");
             AttendSync()(); /* all have the norms */
         }
@@ -283,8 +286,11 @@ struct Attending {
             } else {
                 int last = layer;
                 unit = blockIdx.x;
-                end_round();
+                order_words();
+                if (layer == p.num_layers - 1)
+                    TokenSync().arrive();
                 round++;
+                place.next(p.rounds);
                 layer = round % p.num_layers;
                 position += layer == 0;
                 bool more = position < p.row.position + p.steps;

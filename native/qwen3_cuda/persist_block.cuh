@@ -57,6 +57,8 @@ typedef SomeSync<2, kAttendThreads> AttendSync;
 /* Squares for the warp that makes the norm's factor of them, and that for those who finish rows. */
 typedef SomeSync<3, kProductThreads + 32> SquaresSync;
 typedef SomeSync<4, kTogether * MLN_TILE_ROWS + 32> FactorSync;
+/* At the end of a token: those who attend have posted, and emptied, all that they do. */
+typedef SomeSync<5, kProductThreads + kAttendThreads> TokenSync;
 constexpr int kHelper = 2; /* of the four that attend */
 
 /* The rest: the rings, then what `persist` says. */

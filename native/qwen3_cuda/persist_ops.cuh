@@ -69,13 +69,12 @@ __device__ bool is_there(uint4 words) {
     return is_there(words.x) && is_there(words.y) && is_there(words.z) && is_there(words.w);
 }
 
-/* Words of a round, and the place of those that who writes them empties. */
+/* Words of a round, and of another one those that who writes them empties. */
 struct Turn {
     float *now, *emptied;
 
-    __device__ Turn(const mln_persist_words &words, int round, int ahead = MLN_PERSIST_ROUNDS - 1)
-        : now(words.all + round % MLN_PERSIST_ROUNDS * words.each),
-          emptied(words.all + (round + ahead) % MLN_PERSIST_ROUNDS * words.each) {
+    __device__ Turn(const mln_persist_words &words, int place, int emptied_place)
+        : now(words.all + place * words.each), emptied(words.all + emptied_place * words.each) {
     }
     __device__ void post(int64_t i, float value) const {
         put_word(now + i, as_word(value));
@@ -92,11 +91,28 @@ struct Turn {
     }
 };
 
-/*
- * What this thread, and those it has met, emptied and found before here comes before what they post
- * from here on: once a round, while words of the next one are awaited anyway.
- */
-__device__ void end_round() {
+/* The same of few rounds, and `back` rounds ago. */
+__device__ Turn turn_of_few(const mln_persist_words &words, int round, int back) {
+    constexpr int FEW = MLN_PERSIST_FEW_ROUNDS;
+    return Turn(words, round % FEW, (round + FEW - back) % FEW);
+}
+
+/* Where words of a round lie, and those of the round before. */
+struct Place {
+    int now, before;
+
+    __device__ void next(int rounds) {
+        before = now;
+        now = now + 1 == rounds ? 0 : now + 1;
+    }
+    __device__ Turn of(const mln_persist_words &words) const {
+        return Turn(words, now, before);
+    }
+};
+
+/* What this thread, and those it has met, emptied and found before here comes before what it posts
+ * and looks at from here on. */
+__device__ void order_words() {
     asm volatile("fence.acq_rel.gpu;" ::: "memory");
 }
 
