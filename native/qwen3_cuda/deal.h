@@ -12,6 +12,11 @@ MLN_TILE_FN int mln_persist_slot_units(int code) {
     return code == MLN_TILE_DENSE ? 2 : code == MLN_TILE_Q4 || code == MLN_TILE_Q4_PAIR ? 8 : 5;
 }
 
+/* Whether a slot is one tile's; else those of several that are summed side by side share it. */
+MLN_TILE_FN int mln_persist_tile_a_slot(int code) {
+    return code == MLN_TILE_DENSE;
+}
+
 /* Warps that copy. More than one is in the way of small layers of 16 bits. */
 MLN_TILE_FN int mln_persist_copying(int code) {
     return code == MLN_TILE_DENSE ? 1 : 2;

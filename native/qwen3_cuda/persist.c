@@ -61,11 +61,9 @@ static int64_t bytes_of(const mln_cuda_matrix *m) {
     return m->tiles * m->units * mln_unit_bytes(m->tile_code);
 }
 
-/* Where layers are large, reading them hides what kernels cost; the graph is then as fast. */
-static bool is_small(const mln_cuda_layer *layer) {
+static int64_t layer_bytes(const mln_cuda_layer *layer) {
     return bytes_of(&layer->qkv[0]) + bytes_of(&layer->o_proj) + bytes_of(&layer->gate_proj) +
-               bytes_of(&layer->down_proj) <=
-           MLN_CUDA_LARGEST_LAYER;
+           bytes_of(&layer->down_proj);
 }
 
 static bool fits_model(const myelin_plugin_model *model) {
@@ -80,26 +78,31 @@ static bool fits_model(const myelin_plugin_model *model) {
         const mln_cuda_layer *layer = &model->layers[i];
         fits = layer->num_qkv == 1 && layer->gated && is_alike(&layer->qkv[0], code) &&
                is_alike(&layer->o_proj, code) && is_alike(&layer->gate_proj, code) &&
-               is_alike(&layer->down_proj, code) && is_small(layer);
+               is_alike(&layer->down_proj, code) &&
+               /* where layers are large, reading them hides what kernels cost: the graph's */
+               layer_bytes(layer) <= MLN_CUDA_LARGEST_LAYER;
     }
     return fits;
 }
 
 /* --- how the work is cut --- */
 
-static mln_persist_product cut_product(const mln_cuda_matrix *m, int32_t blocks) {
+static mln_persist_product cut_product(const mln_cuda_matrix *m, const mln_cuda_persist *p) {
     int32_t room = mln_persist_slot_units(m->tile_code);
     int32_t longest = (m->units + MLN_TILE_SPLITS - 1) / MLN_TILE_SPLITS;
-    int64_t each = (m->tiles + blocks - 1) / blocks;
+    int64_t each = (m->tiles + p->blocks - 1) / p->blocks;
+    bool own = mln_persist_tile_a_slot(m->tile_code);
     /* long rows keep a warp busy with fewer of them */
-    int32_t most = longest > room / 2 ? 2 : MLN_PERSIST_TOGETHER;
-    most = most < room ? most : room;
+    int32_t most = longest > (own ? room : room / 2) ? 2 : MLN_PERSIST_TOGETHER;
+    int32_t least = own ? p->slots : room;
+    most = most < least ? most : least;
     mln_persist_product product = {.tiles = (int32_t)m->tiles,
                                    .units = m->units,
                                    .rows = (int32_t)m->rows,
                                    .columns = (int32_t)m->columns,
                                    .together = (int32_t)(each < most ? each : most)};
-    product.at_once = room / product.together < longest ? room / product.together : longest;
+    int32_t share = own ? room : room / product.together;
+    product.at_once = share < longest ? share : longest;
     return product;
 }
 
@@ -108,19 +111,22 @@ static void cut_products(mln_cuda_persist *p, const myelin_plugin_model *model) 
     const mln_cuda_matrix *all[] = {&layer->qkv[0], &layer->o_proj, &layer->gate_proj,
                                     &layer->down_proj, &model->lm_head};
     for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
-        p->products[i] = cut_product(all[i], p->blocks);
+        p->products[i] = cut_product(all[i], p);
 }
 
-static int32_t widest_units(const mln_cuda_persist *p) {
+static int32_t widest_units(const myelin_plugin_model *model) {
+    const mln_cuda_layer *layer = &model->layers[0];
+    const mln_cuda_matrix *all[] = {&layer->qkv[0], &layer->o_proj, &layer->gate_proj,
+                                    &layer->down_proj, &model->lm_head};
     int32_t widest = 0;
     for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
-        widest = p->products[i].units > widest ? p->products[i].units : widest;
+        widest = all[i]->units > widest ? all[i]->units : widest;
     return widest;
 }
 
 /* What a block's `room` of shared memory holds; false when two slots of a ring do not fit. */
-static bool cut_shared(mln_cuda_persist *p, int32_t room) {
-    int32_t units = widest_units(p), columns = MLN_UNIT_COLUMNS;
+static bool cut_shared(mln_cuda_persist *p, const myelin_plugin_model *model, int32_t room) {
+    int32_t units = widest_units(model), columns = MLN_UNIT_COLUMNS;
     int32_t hidden = (p->hidden + columns - 1) / columns * columns;
     int32_t row = units * columns * (int32_t)sizeof(float); /* binary16 takes the floats' place */
     int32_t norm = hidden * (int32_t)sizeof(float);
@@ -194,9 +200,9 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
     cudaError_t code = mln_cuda_persist_room(p->tile_code, &p->blocks, &room);
     if (code != cudaSuccess || p->blocks == 0)
         return code;
-    cut_products(p, model);
-    if (!cut_shared(p, room))
+    if (!cut_shared(p, model, room))
         return cudaSuccess;
+    cut_products(p, model);
     uint64_t bytes = lay_out(p, config, c->max_len, memory);
     code = cudaMemset(memory, 0, bytes);
     if (code == cudaSuccess)

@@ -31,6 +31,7 @@ template <int CODE> struct Supply {
     uint32_t base; /* shared address of slot 0 */
     int part, step, index;
     int left, units, unit;     /* tiles left of the product; units of the part of a row */
+    int tile;                  /* of those together, where each has a slot */
     int together, at_once;     /* of the product */
     const unsigned char *from; /* the next unit of the first tile of a group */
     int64_t stride;            /* to the next tile of this block */
@@ -39,7 +40,7 @@ template <int CODE> struct Supply {
     __device__ Supply(const mln_cuda_persist &persist, const unsigned char *shared,
                       const Barriers &barriers, int lane)
         : p(persist), layers(persist, shared), ring(barriers, lane, persist.slots), part(lane),
-          step(0), index(-1), unit(0), done(false) {
+          step(0), index(-1), unit(0), tile(0), done(false) {
         base = shared_address(shared) + (uint32_t)(lane * p.slots) * Slot<CODE>::BYTES;
         next_product();
     }
@@ -73,10 +74,19 @@ template <int CODE> struct Supply {
         int tiles = min(together, left), count = min(at_once, units - unit);
         uint32_t bytes = (uint32_t)(count * BYTES);
         uint32_t full = ring.full + 8 * ring.slot, to = base + ring.slot * Slot<CODE>::BYTES;
-        expect_bytes(full, bytes * tiles);
-        for (int t = 0; t < tiles; t++)
-            copy_bulk(to + t * at_once * BYTES, from + t * stride, bytes, full, policy);
-        ring.next();
+        if constexpr (mln_persist_tile_a_slot(CODE)) {
+            expect_bytes(full, bytes);
+            copy_bulk(to, from + tile * stride, bytes, full, policy);
+            ring.next();
+            if (++tile < tiles)
+                return;
+            tile = 0;
+        } else {
+            expect_bytes(full, bytes * tiles);
+            for (int t = 0; t < tiles; t++)
+                copy_bulk(to + t * at_once * BYTES, from + t * stride, bytes, full, policy);
+            ring.next();
+        }
         unit += count;
         from += bytes;
         if (unit < units)
@@ -111,34 +121,61 @@ __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
 
 /* --- products --- */
 
-/* The product of `count` units of T tiles in a slot with the activations. */
-template <int CODE, int T>
-__device__ void add_units(float (&c)[T][4], const unsigned char *slot, int at_once, int count,
-                          const unsigned char *x) {
-    constexpr int UNROLL = T > 2 ? 1 : CODE == MLN_TILE_DENSE ? 2 : 4;
-    int lane = threadIdx.x % 32;
-#pragma unroll UNROLL
-    for (int u = 0; u < count; u++) {
-        Unit<CODE> w[T];
+/* Units of T tiles, one after the other, from shared memory. */
+template <int CODE, int T> struct Run {
+    const unsigned char *w[T], *x; /* this lane's; x: of lanes 0 to 3 */
+    int scales;                    /* from the lane's vectors to its scales, less the codes */
+
+    __device__ explicit Run(const unsigned char *row)
+        : x(row + threadIdx.x % 32 * 16),
+          scales((int)(threadIdx.x % 32 / 4 * 8) - (int)(threadIdx.x % 32 * 16)) {
+    }
+
+    __device__ void begin(int tile, const unsigned char *units) {
+        w[tile] = units + threadIdx.x % 32 * 16;
+    }
+
+    /* The products of the next N units with the activations. */
+    template <int N> __device__ void add(float (&c)[T][4]) {
 #pragma unroll
-        for (int t = 0; t < T; t++)
-            w[t].template load<PlainLoad>(slot + (t * at_once + u) * Unit<CODE>::BYTES, lane);
-        uint4 b[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
-        if (lane < 4) { /* column 0 of 8: the others are zeros */
-            b[0] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + lane * 16);
-            b[1] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + 64 + lane * 16);
+        for (int u = 0; u < N; u++) {
+            Unit<CODE> unit[T];
+#pragma unroll
+            for (int t = 0; t < T; t++)
+                unit[t].template load_at<PlainLoad>(w[t] + u * Unit<CODE>::BYTES,
+                                                    w[t] + scales + u * Unit<CODE>::BYTES);
+            uint4 b[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
+            if (threadIdx.x % 32 < 4) { /* column 0 of 8: the others are zeros */
+                b[0] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit);
+                b[1] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + 64);
+            }
+#pragma unroll
+            for (int step = 0; step < 4; step++)
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    uint32_t a[4];
+                    fragment<CODE>(a, unit[t], step);
+                    mma(c[t], a, word_of(b[step / 2], step % 2 * 2),
+                        word_of(b[step / 2], step % 2 * 2 + 1));
+                }
         }
 #pragma unroll
-        for (int step = 0; step < 4; step++)
-#pragma unroll
-            for (int t = 0; t < T; t++) {
-                uint32_t a[4];
-                fragment<CODE>(a, w[t], step);
-                mma(c[t], a, word_of(b[step / 2], step % 2 * 2),
-                    word_of(b[step / 2], step % 2 * 2 + 1));
-            }
+        for (int t = 0; t < T; t++)
+            w[t] += N * Unit<CODE>::BYTES;
+        x += N * kRowUnit;
     }
-}
+
+    /* `count` units, up to MOST without a jump. */
+    template <int MOST> __device__ void add_all(float (&c)[T][4], int count) {
+        if (MOST > 1 && count & 1)
+            add<1>(c);
+        if (MOST > 2 && count & 2)
+            add<2>(c);
+#pragma unroll 1
+        for (int left = count & -MOST; left > 0; left -= MOST)
+            add<MOST>(c);
+    }
+};
 
 __device__ __noinline__ mln_cuda_best best_of_warp(mln_cuda_best best) {
     for (int offset = 16; offset > 0; offset /= 2)
@@ -157,6 +194,8 @@ struct Passage {
 /* A warp's part of a product's row, and where in shared memory it is. */
 struct Span {
     int units, at_once;    /* in a slot */
+    int first, last, end;  /* quads: this lane's first, the part's last that there is, its end */
+    int batches;           /* quads of each lane, if all have as many */
     int row, wide, narrow; /* what of it is this lane's to make binary16, and to where */
 };
 
@@ -176,7 +215,6 @@ template <int CODE> struct Products {
     Ring ring;
     Patience patience;
     int warp, lane, parity;
-    int turn;    /* of squares and the factor */
     Place place; /* of the round */
     int32_t id;  /* of the token */
     mln_cuda_best best;
@@ -186,8 +224,8 @@ template <int CODE> struct Products {
           ring(all.barriers, threadIdx.x / 32, persist.slots), patience{persist.out_ids +
                                                                             MLN_PERSIST_STEPS,
                                                                         false},
-          warp(threadIdx.x / 32), lane(threadIdx.x % 32), parity(0),
-          turn(0), place{persist.rounds - 1, persist.rounds - 2},
+          warp(threadIdx.x / 32), lane(threadIdx.x % 32),
+          parity(0), place{persist.rounds - 1, persist.rounds - 2},
           id(persist.row.id), best{0.0f, INT32_MAX} {
     }
 
@@ -195,9 +233,11 @@ template <int CODE> struct Products {
         return reinterpret_cast<float4 *>(shared + p.at_norm);
     }
 
-    /* The norm's weights on their way to where this thread will want them. */
+    /* The norm's weights of this warp's part on their way to where this lane will want them. */
     __device__ void ask_norm(const float *from) const {
-        for (int i = threadIdx.x; i < p.hidden / 4; i += kProductThreads)
+        int units = p.products[MLN_PERSIST_QKV].units;
+        int end = min(kUnitQuads * mln_split_begin(units, warp + 1), p.hidden / 4);
+        for (int i = kUnitQuads * mln_split_begin(units, warp) + lane; i < end; i += 32)
             asm volatile(
                 "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(norm_at() + i)),
                 "l"(from + 4 * i)
@@ -225,13 +265,13 @@ template <int CODE> struct Products {
         ProductSync()();
     }
 
-    /* Quads base, base + 256, ... of a row; the last one again past its end. */
+    /* Quads first, first + 32, ... of a row; `last` for those past it. */
     template <int N>
-    __device__ void take(uint4 (&found)[N], int base, const Passage &way, int live) {
+    __device__ void take(uint4 (&found)[N], const Passage &way, int first, int last) {
         const float *at[N];
 #pragma unroll
         for (int u = 0; u < N; u++)
-            at[u] = way.from + 4 * min(base + u * kProductThreads, live - 1);
+            at[u] = way.from + 4 * min(first + 32 * u, last);
         patience.await([&] {
             bool all = true;
 #pragma unroll
@@ -244,63 +284,104 @@ template <int CODE> struct Products {
         });
     }
 
-    /* Those quads, times the norm's weights, as floats to shared memory; their sum of squares and
-     * the largest are added to `seen`. */
+    /* Those quads times the norm's weights, zeros past `last`. */
     template <int N, bool NORM>
-    __device__ void gather(float2 &seen, int base, const Passage &way, int live, int quads) {
-        float4 *wide = reinterpret_cast<float4 *>(shared + p.at_row);
-        float4 v[N], n[N];
-        if (NORM)
-#pragma unroll
-            for (int u = 0; u < N; u++)
-                n[u] = norm_at()[min(base + u * kProductThreads, quads - 1)];
+    __device__ void gather(float4 (&v)[N], const Passage &way, int first, int last) {
         uint4 found[N];
+        float4 n[N];
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            if (NORM)
+                n[u] = norm_at()[min(first + 32 * u, last)];
         if (NORM && way.embedded)
 #pragma unroll
             for (int u = 0; u < N; u++)
-                found[u] = reinterpret_cast<const uint4 *>(
-                    embedded())[min(base + u * kProductThreads, live - 1)];
+                found[u] = reinterpret_cast<const uint4 *>(embedded())[min(first + 32 * u, last)];
         else
-            take(found, base, way, live);
+            take(found, way, first, last);
+        if (NORM && !way.embedded) /* for the norm's factor */
+#pragma unroll
+            for (int u = 0; u < N; u++)
+                if (first + 32 * u <= last)
+                    reinterpret_cast<uint4 *>(embedded())[first + 32 * u] = found[u];
 #pragma unroll
         for (int u = 0; u < N; u++) {
-            bool there = base + u * kProductThreads < live;
-            v[u] = make_float4(there ? __uint_as_float(found[u].x) : 0.0f,
-                               there ? __uint_as_float(found[u].y) : 0.0f,
-                               there ? __uint_as_float(found[u].z) : 0.0f,
-                               there ? __uint_as_float(found[u].w) : 0.0f);
-            if (NORM) {
-                seen.x = fmaf(v[u].x, v[u].x, seen.x);
-                seen.x = fmaf(v[u].y, v[u].y, seen.x);
-                seen.x = fmaf(v[u].z, v[u].z, seen.x);
-                seen.x = fmaf(v[u].w, v[u].w, seen.x);
+            v[u] = make_float4(__uint_as_float(found[u].x), __uint_as_float(found[u].y),
+                               __uint_as_float(found[u].z), __uint_as_float(found[u].w));
+            if (NORM)
                 v[u] =
                     make_float4(v[u].x * n[u].x, v[u].y * n[u].y, v[u].z * n[u].z, v[u].w * n[u].w);
-            }
-            seen.y = fmaxf(seen.y, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
-                                         fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
-            if (base + u * kProductThreads < quads)
-                wide[base + u * kProductThreads] = v[u];
+            if (first + 32 * u > last)
+                v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
     }
 
-    /* A whole row. */
-    template <bool NORM>
-    __device__ float2 gather_row(const mln_persist_product &product, const Passage &way) {
-        int quads = product.units * kUnitQuads, live = product.columns / 4;
-        float2 seen = make_float2(0.0f, 0.0f);
+    template <int N> __device__ static float most_of(const float4 (&v)[N]) {
+        float most = 0.0f;
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            most = fmaxf(most, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
+                                     fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
+        return most;
+    }
+
+    /* The powers of two for a row of which this lane has seen `most`. */
+    template <bool NORM> __device__ void meet(float most, float *up, float *down) {
+        most = warp_most(most);
+        if (lane == 0)
+            common.mosts[warp] = most;
+        ProductSync()();
+        if (NORM)
+            NormSync().arrive(); /* the row is there, and all have used the factor before */
+        static_assert(kParts == 8, "two vectors");
+        const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts);
+        float4 a = mosts[0], b = mosts[1];
+        most =
+            fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
+        powers_for(most, up, down);
+    }
+
+    __device__ static uint2 halves_of(float4 v, float up) {
+        return make_uint2(as_word(__floats2half2_rn(v.x * up, v.y * up)),
+                          as_word(__floats2half2_rn(v.z * up, v.w * up)));
+    }
+
+    __device__ static void put_halves(unsigned char *to, uint2 halves) {
+        *reinterpret_cast<uint32_t *>(to) = halves.x;
+        *reinterpret_cast<uint32_t *>(to + 16) = halves.y;
+    }
+
+    /* A warp's part of 32 N quads, through registers. */
+    template <int N, bool NORM> __device__ float stage_short(const Passage &way, const Span &span) {
+        float4 v[N];
+        float up, down;
+        gather<N, NORM>(v, way, span.first, span.first + 32 * (N - 1));
+        meet<NORM>(most_of(v), &up, &down);
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            put_halves(shared + span.narrow + 2 * u * kRowUnit, halves_of(v[u], up));
+        __syncwarp();
+        return down;
+    }
+
+    /* Of any length, through shared memory. */
+    template <bool NORM> __device__ float stage_long(const Passage &way, const Span &span) {
+        float most = 0.0f, up, down;
+        unsigned char *to = shared + span.wide;
 #pragma unroll 1
-        for (int base = threadIdx.x, left = quads; left > 0;
-             base += kStageBatch * kProductThreads, left -= kStageBatch * kProductThreads)
-            if (left <= kProductThreads)
-                gather<1, NORM>(seen, base, way, live, quads);
-            else if (left <= 2 * kProductThreads)
-                gather<2, NORM>(seen, base, way, live, quads);
-            else if (left <= 3 * kProductThreads)
-                gather<3, NORM>(seen, base, way, live, quads);
-            else
-                gather<kStageBatch, NORM>(seen, base, way, live, quads);
-        return seen;
+        for (int i = span.first; i < span.end; i += 32 * kStageBatch) {
+            float4 v[kStageBatch];
+            gather<kStageBatch, NORM>(v, way, i, span.last);
+            most = fmaxf(most, most_of(v));
+#pragma unroll
+            for (int u = 0; u < kStageBatch; u++)
+                if (i + 32 * u < span.end)
+                    *reinterpret_cast<float4 *>(to + 2 * u * kRowUnit) = v[u];
+            to += 2 * kStageBatch * kRowUnit;
+        }
+        meet<NORM>(most, &up, &down);
+        narrow_part(span, up);
+        return down;
     }
 
     /* 2 N units of this warp's part of a row from floats to binary16, in their place. */
@@ -310,17 +391,14 @@ template <int CODE> struct Products {
 #pragma unroll
         for (int n = 0; n < N; n++)
             if (2 * n + lane / kUnitQuads < left) {
-                float4 v = *reinterpret_cast<const float4 *>(from + 2 * n * kRowUnit);
-                halves[n] = make_uint2(as_word(__floats2half2_rn(v.x * up, v.y * up)),
-                                       as_word(__floats2half2_rn(v.z * up, v.w * up)));
+                halves[n] =
+                    halves_of(*reinterpret_cast<const float4 *>(from + 2 * n * kRowUnit), up);
             }
         __syncwarp();
 #pragma unroll
         for (int n = 0; n < N; n++)
-            if (2 * n + lane / kUnitQuads < left) {
-                *reinterpret_cast<uint32_t *>(to + 2 * n * kRowUnit) = halves[n].x;
-                *reinterpret_cast<uint32_t *>(to + 2 * n * kRowUnit + 16) = halves[n].y;
-            }
+            if (2 * n + lane / kUnitQuads < left)
+                put_halves(to + 2 * n * kRowUnit, halves[n]);
     }
 
     __device__ void narrow_part(const Span &span, float up) const {
@@ -340,54 +418,84 @@ template <int CODE> struct Products {
 
     /* A product's activations to where this warp reads its part of them, as stage_row() does it;
      * what undoes their power of two. */
-    __device__ float stage(const mln_persist_product &product, const Passage &way,
-                           const Span &span) {
-        if (way.norm)
+    __device__ float stage(const Passage &way, const Span &span) {
+        if (way.norm) {
             asm volatile("cp.async.wait_all;" ::: "memory");
-        float2 mine = way.norm ? gather_row<true>(product, way) : gather_row<false>(product, way);
-        float most = warp_most(mine.y), up, down;
-        if (lane == 0)
-            common.mosts[warp] = most;
-        ProductSync()();
-        if (way.norm) { /* only now: who finishes has the factor before */
-            turn ^= 1;
-            common.squares[turn][threadIdx.x] = mine.x;
-            SquaresSync().arrive();
+            switch (span.batches) {
+            case 1:
+                return stage_short<1, true>(way, span);
+            case 2:
+                return stage_short<2, true>(way, span);
+            case 4:
+                return stage_short<4, true>(way, span);
+            default:
+                return stage_long<true>(way, span);
+            }
         }
-        static_assert(kParts == 8, "two vectors");
-        const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts);
-        float4 a = mosts[0], b = mosts[1];
-        most =
-            fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
-        powers_for(most, &up, &down);
-        narrow_part(span, up);
-        return down;
+        switch (span.batches) {
+        case 2:
+            return stage_short<2, false>(way, span);
+        case 3:
+            return stage_short<3, false>(way, span);
+        case 4:
+            return stage_short<4, false>(way, span);
+        case 6:
+            return stage_short<6, false>(way, span);
+        default:
+            return stage_long<false>(way, span);
+        }
     }
 
-    /* The eight parts of T tiles' sums, side by side, to shared memory. */
+    __device__ const unsigned char *slot_at(int slot) const {
+        return shared + (warp * p.slots + slot) * Slot<CODE>::BYTES;
+    }
+
+    /* All lanes have used a slot. */
+    __device__ void give_back() {
+        if (lane == 0)
+            arrive(ring.empty + 8 * ring.slot);
+        ring.next();
+    }
+
+    /* A warp's part of a tile's sums to where those who finish rows find it. */
+    __device__ void put_part(int tile, const float (&c)[4]) {
+        if (lane % 4 == 0) {
+            float *to = &common.parts[parity][tile][warp][lane / 4];
+            to[0] = c[0];
+            to[8] = c[2];
+        }
+    }
+
+    /* T tiles side by side, in slots of their own or (codes) in one. */
     template <int T> __device__ void add_tiles(const Span &span) {
+        constexpr bool OWN = mln_persist_tile_a_slot(CODE);
         float c[T][4];
 #pragma unroll
         for (int t = 0; t < T; t++)
             c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
+#pragma unroll 1
         for (int unit = 0; unit < span.units; unit += span.at_once) {
-            ring.await_full();
-            add_units<CODE, T>(c, shared + (warp * p.slots + ring.slot) * Slot<CODE>::BYTES,
-                               span.at_once, min(span.at_once, span.units - unit),
-                               shared + span.row + unit * kRowUnit);
-            __syncwarp();
-            if (lane == 0)
-                arrive(ring.empty + 8 * ring.slot);
-            ring.next();
-        }
-        if (lane % 4 == 0) {
-            float *to = &common.parts[parity][0][warp][lane / 4];
+            Run<CODE, T> run(shared + span.row + unit * kRowUnit);
+            Ring walk = ring;
 #pragma unroll
             for (int t = 0; t < T; t++) {
-                to[t * kParts * (MLN_TILE_ROWS + 1)] = c[t][0];
-                to[t * kParts * (MLN_TILE_ROWS + 1) + 8] = c[t][2];
+                if (OWN || t == 0)
+                    walk.await_full();
+                run.begin(t, slot_at(walk.slot) + (OWN ? 0 : t * span.at_once * Unit<CODE>::BYTES));
+                if (OWN)
+                    walk.next();
             }
+            run.template add_all<(T > 2 ? 1
+                                  : OWN ? 2
+                                        : 4)>(c, min(span.at_once, span.units - unit));
+            __syncwarp();
+#pragma unroll
+            for (int t = 0; t < (OWN ? T : 1); t++)
+                give_back();
         }
+#pragma unroll
+        for (int t = 0; t < T; t++)
+            put_part(t, c[t]);
     }
 
     __device__ void add_group(const Span &span, int tiles) {
@@ -419,19 +527,35 @@ template <int CODE> struct Products {
             if (row.to >= 0 && y == y)
                 best = better(best, mln_cuda_best{y, row.to});
         } else if (row.to >= 0) {
-            way.to.post(row.to, way.before ? __uint_as_float(row.before) + y : y);
+            uint32_t before = row.before;
+            if (way.before && !is_there(before))
+                before = look(way.before + row.to); /* all of them are there now */
+            way.to.post(row.to, way.before ? __uint_as_float(before) + y : y);
         }
     }
 
     __device__ Span span_of(const mln_persist_product &product) const {
         int begin = mln_split_begin(product.units, warp), quad = lane % kUnitQuads;
-        Span span = {mln_split_begin(product.units, warp + 1) - begin, product.at_once,
-                     p.at_row + begin * kRowUnit, 0, 0};
+        int end = mln_split_begin(product.units, warp + 1);
+        Span span = {end - begin,
+                     product.at_once,
+                     begin * kUnitQuads + lane,
+                     0,
+                     end * kUnitQuads,
+                     0,
+                     p.at_row + begin * kRowUnit,
+                     0,
+                     0};
+        span.last = min(span.end, product.columns / 4) - 1;
+        if (span.last + 1 == span.end && span.units % 2 == 0)
+            span.batches = span.units / 2;
         int unit = span.row + lane / kUnitQuads * kRowUnit;
         span.wide = unit + quad * (int)sizeof(float4);
         span.narrow = unit + mln_single_offset(4 * quad);
         settle(span.units);
         settle(span.at_once);
+        settle(span.first);
+        settle(span.batches);
         settle(span.row);
         settle(span.wide);
         settle(span.narrow);
@@ -451,7 +575,7 @@ template <int CODE> struct Products {
         if (to < product.rows && (kind != MLN_PERSIST_GATED || slot < 8))
             row.to = to;
         if (row.to >= 0 && way.before)
-            row.before = way.embedded ? __float_as_uint(embedded()[to]) : look(way.before + row.to);
+            row.before = way.embedded ? __float_as_uint(embedded()[to]) : look(way.before + to);
         return row;
     }
 
@@ -470,28 +594,25 @@ template <int CODE> struct Products {
     __device__ void run_share(int kind, const Passage &way, const mln_persist_product &product,
                               const Share &share, const float *undos) {
         int together = product.together, step = together * (int)gridDim.x, first = share.first;
-        Finished row = row_of(kind, way, product, undos, first), next;
+        Finished row = row_of(kind, way, product, undos, first);
         Span span = span_of(product);
         settle(together);
         settle(step);
-        float factor = stage(product, way, span);
-        if (row.to >= 0 && way.before && !is_there(row.before))
-            row.before = look(way.before + row.to); /* all of them are there now */
-        for (int group = 0; group < share.count; group += together) {
-            first += step;
-            if (group + together < share.count)
-                next = row_of(kind, way, product, undos, first);
-            add_group(span, min(together, share.count - group));
+        float factor = stage(way, span);
+#pragma unroll 1
+        for (int left = share.count; left > 0; left -= together) {
+            add_group(span, min(together, left));
             ProductSync()();
             if (threadIdx.x < kTogether * MLN_TILE_ROWS) {
-                if (group == 0 && way.norm) {
+                if (left == share.count && way.norm) {
                     FactorSync()();
-                    factor *= common.factor[turn];
+                    factor *= common.factor;
                 }
                 finish(kind, way, row, factor);
+                if (left > together)
+                    row = row_of(kind, way, product, undos, first += step);
             }
             parity ^= 1;
-            row = next;
         }
     }
 
@@ -593,10 +714,6 @@ __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common 
     for (int i = threadIdx.x; i < bytes / 4; i += kThreads<CODE>)
         reinterpret_cast<uint32_t *>(shared + p.at_layers)[i] =
             reinterpret_cast<const uint32_t *>(p.layers)[i];
-    int units = (p.hidden + MLN_UNIT_COLUMNS - 1) / MLN_UNIT_COLUMNS;
-    for (int i = threadIdx.x; i < units * MLN_UNIT_COLUMNS; i += kThreads<CODE>)
-        if (i >= p.hidden) /* norms end there */
-            reinterpret_cast<float *>(shared + p.at_norm)[i] = 0.0f;
     for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads<CODE>)
         (&attending.queries[0][0])[i] = __half(0.0f);
     for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads<CODE>) {

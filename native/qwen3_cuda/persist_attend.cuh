@@ -61,9 +61,9 @@ struct Attending {
     Layers layers;
     Patience patience;
     int thread, warp, lane, group;
-    int turn;         /* of squares and the factor */
-    Place place;      /* of the round */
-    float2 angles[2]; /* cosine and sine of pairs lane and lane + 32 */
+    const float4 *row; /* that a norm is of */
+    Place place;       /* of the round */
+    float2 angles[2];  /* cosine and sine of pairs lane and lane + 32 */
     Part part;
 
     __device__ Attending(const mln_cuda_persist &persist, const unsigned char *dynamic,
@@ -72,24 +72,36 @@ struct Attending {
           layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
           group(persist.heads / persist.kv_heads),
-          turn(0), place{persist.rounds - 1, persist.rounds - 2} {
+          row(reinterpret_cast<const float4 *>(dynamic + persist.at_embedded)),
+          place{persist.rounds - 1, persist.rounds - 2} {
     }
 
-    /* One warp: 1 / rms of what the block's products stage next, as stage_row() has it. */
+    /* One warp: 1 / rms of what the block's products stage next, as stage_row() has it: lane by
+     * lane what eight times as many threads do. */
     __device__ void make_factor(int kind, int layer) {
         if (share_of(p, layers, kind, layer).count == 0)
             return;
-        SquaresSync()();
-        turn ^= 1;
-        float sums[kParts];
+        float sums[kParts] = {};
+        NormSync()();
+#pragma unroll 1
+        for (int first = lane; first < p.hidden / 4; first += kProductThreads)
+#pragma unroll
+            for (int w = 0; w < kParts; w++)
+                if (first + 32 * w < p.hidden / 4) {
+                    float4 v = row[first + 32 * w];
+                    sums[w] = fmaf(v.x, v.x, sums[w]);
+                    sums[w] = fmaf(v.y, v.y, sums[w]);
+                    sums[w] = fmaf(v.z, v.z, sums[w]);
+                    sums[w] = fmaf(v.w, v.w, sums[w]);
+                }
 #pragma unroll
         for (int w = 0; w < kParts; w++)
-            sums[w] = warp_sum(products.squares[turn][32 * w + lane]);
+            sums[w] = warp_sum(sums[w]);
 #pragma unroll
         for (int w = 1; w < kParts; w++)
             sums[0] += sums[w];
         if (lane == 0)
-            products.factor[turn] = 1.0f / sqrtf(sums[0] / (float)p.hidden + p.eps);
+            products.factor = 1.0f / sqrtf(sums[0] / (float)p.hidden + p.eps);
         FactorSync().arrive();
     }
 

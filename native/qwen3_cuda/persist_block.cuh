@@ -31,8 +31,8 @@ struct Common {
     Barriers barriers;
     float parts[2][kTogether][kParts][MLN_TILE_ROWS + 1];
     __align__(16) float mosts[kParts];
-    float squares[2][kProductThreads], factor[2]; /* of a norm */
-    volatile int round;                           /* that its products have begun */
+    float factor;       /* of a norm */
+    volatile int round; /* that its products have begun */
     mln_cuda_best bests[kParts];
     mln_cuda_best winners[kParts];
 };
@@ -54,8 +54,9 @@ constexpr int kRowUnit =
 constexpr int kUnitQuads = MLN_UNIT_COLUMNS / 4;
 typedef SomeSync<1, kProductThreads> ProductSync;
 typedef SomeSync<2, kAttendThreads> AttendSync;
-/* Squares for the warp that makes the norm's factor of them, and that for those who finish rows. */
-typedef SomeSync<3, kProductThreads + 32> SquaresSync;
+/* For the warp that makes the norm's factor: the one before has been used; and it for those who
+ * finish rows. */
+typedef SomeSync<3, kProductThreads + 32> NormSync;
 typedef SomeSync<4, kTogether * MLN_TILE_ROWS + 32> FactorSync;
 /* At the end of a token: those who attend have posted, and emptied, all that they do. */
 typedef SomeSync<5, kProductThreads + kAttendThreads> TokenSync;

@@ -54,12 +54,18 @@ template <int CODE> struct Unit {
     uint2 scales[SETS ? SETS : 1]; /* scale and bias of rows lane / 4 and lane / 4 + 8 */
 
     template <typename Load> __device__ void load(const unsigned char *unit, int lane) {
+        load_at<Load>(unit + 16 * lane, unit + lane / 4 * 8);
+    }
+
+    /* From where the lane's vectors begin, and so many bytes before its scales. */
+    template <typename Load>
+    __device__ void load_at(const unsigned char *own, const unsigned char *own_scales) {
 #pragma unroll
         for (int i = 0; i < VECTORS; i++)
-            v[i] = Load::vector(unit + 512 * i + 16 * lane);
+            v[i] = Load::vector(own + 512 * i);
 #pragma unroll
         for (int i = 0; i < SETS; i++)
-            scales[i] = Load::pair(unit + CODES + MLN_SCALE_BYTES * i + lane / 4 * 8);
+            scales[i] = Load::pair(own_scales + CODES + MLN_SCALE_BYTES * i);
     }
 };
 
