@@ -22,26 +22,21 @@ namespace {
 
 /* --- copying weights --- */
 
-/* Where the copying for one warp is: which slot's content comes next. */
-template <int CODE> struct Supply {
+/* Where in the weights one of a row's eight parts is: tiles of this block that are summed side by
+ * side. */
+template <int CODE> struct Cursor {
     static constexpr int BYTES = Unit<CODE>::BYTES;
     const mln_cuda_persist &p;
     Layers layers;
-    Ring ring;
-    uint32_t base; /* shared address of slot 0 */
     int part, step, index;
-    int left, units, unit;     /* tiles left of the product; units of the part of a row */
-    int tile;                  /* of those together, where each has a slot */
+    int left, units;           /* tiles left of the product; units of the part of a row */
     int together, at_once;     /* of the product */
-    const unsigned char *from; /* the next unit of the first tile of a group */
+    const unsigned char *from; /* the first tile's */
     int64_t stride;            /* to the next tile of this block */
     bool done;
 
-    __device__ Supply(const mln_cuda_persist &persist, const unsigned char *shared,
-                      const Barriers &barriers, int lane)
-        : p(persist), layers(persist, shared), ring(barriers, lane, persist.slots), part(lane),
-          step(0), index(-1), unit(0), tile(0), done(false) {
-        base = shared_address(shared) + (uint32_t)(lane * p.slots) * Slot<CODE>::BYTES;
+    __device__ Cursor(const mln_cuda_persist &persist, const unsigned char *shared, int which)
+        : p(persist), layers(persist, shared), part(which), step(0), index(-1), done(false) {
         next_product();
     }
 
@@ -70,32 +65,65 @@ template <int CODE> struct Supply {
         return left > 0 && units > 0;
     }
 
+    __device__ int tiles() const {
+        return min(together, left);
+    }
+
+    __device__ void next() {
+        from += together * stride;
+        left -= together;
+        if (left <= 0)
+            next_product();
+    }
+};
+
+/* What is copied for one warp: which slot's content comes next. */
+template <int CODE> struct Supply {
+    static constexpr int BYTES = Unit<CODE>::BYTES;
+    Cursor<CODE> at, ahead; /* ahead: what is asked for, to be in L2 when it is copied */
+    Ring ring;
+    uint32_t base;  /* shared address of slot 0 */
+    int unit, tile; /* the next; tile: of those side by side, where each has a slot */
+
+    __device__ Supply(const mln_cuda_persist &p, const unsigned char *shared,
+                      const Barriers &barriers, int part)
+        : at(p, shared, part), ahead(at), ring(barriers, part, p.slots), unit(0), tile(0) {
+        base = shared_address(shared) + (uint32_t)(part * p.slots) * Slot<CODE>::BYTES;
+        ahead.next();
+        ahead.done = ahead.done || !p.ahead;
+    }
+
+    __device__ void ask() {
+        for (int t = 0; t < ahead.tiles(); t++)
+            prefetch_bulk(ahead.from + t * ahead.stride, (uint32_t)(ahead.units * BYTES));
+        ahead.next();
+    }
+
     __device__ void fill(uint64_t policy) {
-        int tiles = min(together, left), count = min(at_once, units - unit);
+        if (unit == 0 && tile == 0 && !ahead.done)
+            ask();
+        int count = min(at.at_once, at.units - unit);
+        const unsigned char *from = at.from + unit * BYTES;
         uint32_t bytes = (uint32_t)(count * BYTES);
         uint32_t full = ring.full + 8 * ring.slot, to = base + ring.slot * Slot<CODE>::BYTES;
         if constexpr (mln_persist_tile_a_slot(CODE)) {
             expect_bytes(full, bytes);
-            copy_bulk(to, from + tile * stride, bytes, full, policy);
+            copy_bulk(to, from + tile * at.stride, bytes, full, policy);
             ring.next();
-            if (++tile < tiles)
+            if (++tile < at.tiles())
                 return;
             tile = 0;
         } else {
-            expect_bytes(full, bytes * tiles);
-            for (int t = 0; t < tiles; t++)
-                copy_bulk(to + t * at_once * BYTES, from + t * stride, bytes, full, policy);
+            expect_bytes(full, bytes * at.tiles());
+            for (int t = 0; t < at.tiles(); t++)
+                copy_bulk(to + t * at.at_once * BYTES, from + t * at.stride, bytes, full, policy);
             ring.next();
         }
         unit += count;
-        from += bytes;
-        if (unit < units)
-            return;
-        from += together * stride - units * BYTES;
-        unit = 0;
-        left -= together;
-        if (left <= 0)
-            next_product();
+        if (unit == at.units) {
+            unit = 0;
+            at.next();
+        }
     }
 };
 
@@ -108,10 +136,10 @@ __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
     if constexpr (EACH < kParts)
         ring += (threadIdx.x - kProductThreads - kAttendThreads) / 32 * EACH;
     Supply<CODE> mine(p, shared, barriers, ring);
-    mine.done = mine.done || lane >= EACH;
+    mine.at.done = mine.at.done || lane >= EACH;
     uint64_t policy = read_once_policy();
-    for (uint32_t looks = 0; looks < kManyLooks && !__all_sync(~0u, mine.done); looks++)
-        if (!mine.done && mine.ring.is_empty()) {
+    for (uint32_t looks = 0; looks < kManyLooks && !__all_sync(~0u, mine.at.done); looks++)
+        if (!mine.at.done && mine.ring.is_empty()) {
             mine.fill(policy);
             looks = 0;
         } else {
