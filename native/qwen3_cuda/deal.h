@@ -12,8 +12,8 @@ MLN_TILE_FN int mln_persist_slot_units(int code) {
     return code == MLN_TILE_DENSE ? 2 : code == MLN_TILE_Q4 || code == MLN_TILE_Q4_PAIR ? 8 : 5;
 }
 
-/* Whether a slot is one tile's; else those of several that are summed side by side share it. */
-MLN_TILE_FN int mln_persist_tile_a_slot(int code) {
+/* Whether a slot may be one tile's; else those that are summed side by side share it. */
+MLN_TILE_FN int mln_persist_may_own(int code) {
     return code == MLN_TILE_DENSE;
 }
 

@@ -95,15 +95,17 @@ static mln_persist_product cut_product(const mln_cuda_matrix *m, const mln_cuda_
     int32_t room = mln_persist_slot_units(m->tile_code);
     int32_t longest = (m->units + MLN_TILE_SPLITS - 1) / MLN_TILE_SPLITS;
     int64_t each = (m->tiles + p->blocks - 1) / p->blocks;
-    bool own = mln_persist_tile_a_slot(m->tile_code);
+    /* where a part fills several slots, a warp would wait for too many at once */
+    bool own = mln_persist_may_own(m->tile_code) && longest <= room;
     /* long rows keep a warp busy with fewer of them */
-    int32_t most = longest > (own ? room : room / 2) ? 2 : MLN_PERSIST_TOGETHER;
+    int32_t most = !own && longest > room / 2 ? 2 : MLN_PERSIST_TOGETHER;
     int32_t least = own ? p->slots : room;
     most = most < least ? most : least;
     mln_persist_product product = {.tiles = (int32_t)m->tiles,
                                    .units = m->units,
                                    .rows = (int32_t)m->rows,
                                    .columns = (int32_t)m->columns,
+                                   .own = own,
                                    .together = (int32_t)(each < most ? each : most)};
     int32_t share = own ? room : room / product.together;
     product.at_once = share < longest ? share : longest;

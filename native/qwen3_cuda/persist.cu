@@ -31,6 +31,7 @@ template <int CODE> struct Cursor {
     int part, step, index;
     int left, units;           /* tiles left of the product; units of the part of a row */
     int together, at_once;     /* of the product */
+    bool own;                  /* each of them has a slot of its own */
     const unsigned char *from; /* the first tile's */
     int64_t stride;            /* to the next tile of this block */
     bool done;
@@ -59,6 +60,7 @@ template <int CODE> struct Cursor {
         left = share.count;
         together = product.together;
         at_once = product.at_once;
+        own = product.own;
         int64_t tile_bytes = (int64_t)product.units * BYTES;
         stride = gridDim.x * tile_bytes;
         from = layers.all[layer].data[kind % 4] + share.first * tile_bytes + begin * BYTES;
@@ -106,7 +108,7 @@ template <int CODE> struct Supply {
         const unsigned char *from = at.from + unit * BYTES;
         uint32_t bytes = (uint32_t)(count * BYTES);
         uint32_t full = ring.full + 8 * ring.slot, to = base + ring.slot * Slot<CODE>::BYTES;
-        if constexpr (mln_persist_tile_a_slot(CODE)) {
+        if (mln_persist_may_own(CODE) && at.own) {
             expect_bytes(full, bytes);
             copy_bulk(to, from + tile * at.stride, bytes, full, policy);
             ring.next();
@@ -222,6 +224,7 @@ struct Passage {
 /* A warp's part of a product's row, and where in shared memory it is. */
 struct Span {
     int units, at_once;    /* in a slot */
+    bool own;              /* a tile's */
     int first, last, end;  /* quads: this lane's first, the part's last that there is, its end */
     int batches;           /* quads of each lane, if all have as many */
     int row, wide, narrow; /* what of it is this lane's to make binary16, and to where */
@@ -393,19 +396,19 @@ template <int CODE> struct Products {
     }
 
     /* Of any length, through shared memory. */
-    template <bool NORM> __device__ float stage_long(const Passage &way, const Span &span) {
+    template <int N, bool NORM> __device__ float stage_long(const Passage &way, const Span &span) {
         float most = 0.0f, up, down;
         unsigned char *to = shared + span.wide;
 #pragma unroll 1
-        for (int i = span.first; i < span.end; i += 32 * kStageBatch) {
-            float4 v[kStageBatch];
-            gather<kStageBatch, NORM>(v, way, i, span.last);
+        for (int i = span.first; i < span.end; i += 32 * N) {
+            float4 v[N];
+            gather<N, NORM>(v, way, i, span.last);
             most = fmaxf(most, most_of(v));
 #pragma unroll
-            for (int u = 0; u < kStageBatch; u++)
+            for (int u = 0; u < N; u++)
                 if (i + 32 * u < span.end)
                     *reinterpret_cast<float4 *>(to + 2 * u * kRowUnit) = v[u];
-            to += 2 * kStageBatch * kRowUnit;
+            to += 2 * N * kRowUnit;
         }
         meet<NORM>(most, &up, &down);
         narrow_part(span, up);
@@ -457,7 +460,8 @@ template <int CODE> struct Products {
             case 4:
                 return stage_short<4, true>(way, span);
             default:
-                return stage_long<true>(way, span);
+                return span.units <= 6 ? stage_long<3, true>(way, span)
+                                       : stage_long<kStageBatch, true>(way, span);
             }
         }
         switch (span.batches) {
@@ -470,7 +474,7 @@ template <int CODE> struct Products {
         case 6:
             return stage_short<6, false>(way, span);
         default:
-            return stage_long<false>(way, span);
+            return stage_long<kStageBatch, false>(way, span);
         }
     }
 
@@ -494,9 +498,9 @@ template <int CODE> struct Products {
         }
     }
 
-    /* T tiles side by side, in slots of their own or (codes) in one. */
+    /* T tiles side by side, in one slot or in slots of their own. */
     template <int T> __device__ void add_tiles(const Span &span) {
-        constexpr bool OWN = mln_persist_tile_a_slot(CODE);
+        bool own = mln_persist_may_own(CODE) && span.own;
         float c[T][4];
 #pragma unroll
         for (int t = 0; t < T; t++)
@@ -507,19 +511,22 @@ template <int CODE> struct Products {
             Ring walk = ring;
 #pragma unroll
             for (int t = 0; t < T; t++) {
-                if (OWN || t == 0)
+                if (own || t == 0)
                     walk.await_full();
-                run.begin(t, slot_at(walk.slot) + (OWN ? 0 : t * span.at_once * Unit<CODE>::BYTES));
-                if (OWN)
+                run.begin(t, slot_at(walk.slot) + (own ? 0 : t * span.at_once * Unit<CODE>::BYTES));
+                if (own)
                     walk.next();
             }
-            run.template add_all<(T > 2 ? 1
-                                  : OWN ? 2
-                                        : 4)>(c, min(span.at_once, span.units - unit));
+            run.template add_all<(T > 2                    ? 1
+                                  : CODE == MLN_TILE_DENSE ? 2
+                                                           : 4)>(
+                c, min(span.at_once, span.units - unit));
             __syncwarp();
+            give_back();
 #pragma unroll
-            for (int t = 0; t < (OWN ? T : 1); t++)
-                give_back();
+            for (int t = 1; t < T; t++)
+                if (own)
+                    give_back();
         }
 #pragma unroll
         for (int t = 0; t < T; t++)
@@ -567,6 +574,7 @@ template <int CODE> struct Products {
         int end = mln_split_begin(product.units, warp + 1);
         Span span = {end - begin,
                      product.at_once,
+                     product.own != 0,
                      begin * kUnitQuads + lane,
                      0,
                      end * kUnitQuads,

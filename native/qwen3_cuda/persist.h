@@ -66,6 +66,7 @@ typedef struct mln_persist_product {
     int32_t rows, columns;
     int32_t together; /* tiles summed side by side */
     int32_t at_once;  /* units of each in a slot */
+    int32_t own;      /* whether each of them has a slot of its own */
 } mln_persist_product;
 
 /* In device memory, one for each layer, and one with the head as its only product. */
