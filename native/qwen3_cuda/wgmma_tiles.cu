@@ -12,6 +12,7 @@
  */
 #include <cuda_fp16.h>
 #include <stdint.h>
+#include <type_traits>
 
 #include "codes.cuh"
 #include "cuda_kernels.h"
@@ -38,7 +39,9 @@ template <int CODE_, int GROUPS_, int N_, int STAGES_, int BLOCKS_, int PARTS_> 
     static constexpr int TILES = 4 * GROUPS, COPIERS = PARTS > 1 ? 2 : 4; /* warps that copy */
     static constexpr int THREADS = 128 * GROUPS + 32 * COPIERS;
     static constexpr int EVEN = 65536 / (THREADS * BLOCKS) / 8 * 8; /* registers a thread has */
-    static constexpr int FEW = 40, MANY_ = (EVEN * (GROUPS + 1) - FEW) / GROUPS / 8 * 8;
+    static constexpr bool AHEAD = N <= 128; /* there is room for the next unit's weights */
+    static constexpr int FEW = AHEAD ? 40 : 24,
+                         MANY_ = (EVEN * (GROUPS + 1) - FEW) / GROUPS / 8 * 8;
     static constexpr int MANY = MANY_ > 240 ? 240 : MANY_;
     static constexpr int WEIGHT_BYTES = TILES * Unit<CODE>::BYTES, TOKEN_BYTES = N * 128;
     static constexpr int AT_ONCE = PARTS == 1 && N > 64 ? 64 : N; /* tokens whose sums are put */
@@ -250,7 +253,8 @@ template <int COUNT> __device__ float (&accumulators(float (&sum)[COUNT], float 
 
 /*
  * Products of the group's units: the sum of the parts, or of the one there is. The next unit's
- * products are begun before those of the last have ended, but where a part ends.
+ * products are begun before those of the last have ended, but where a part ends; of 192 tokens the
+ * two groups take turns.
  */
 template <typename S>
 __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weights,
@@ -287,6 +291,25 @@ __device__ void consume(float (&sum)[S::N / 2], const unsigned char *ring_weight
             barrier_arrive(at.ring.empty + 8 * stage);
         stage = following();
     };
+    if constexpr (!S::AHEAD) {
+        Weights weights;
+        for (int done = 0, left; done < count; done += left) {
+            while ((left = mln_split_begin(units, split + 1) - done) == 0)
+                split++;
+            more = 0;
+#pragma unroll 1
+            for (int i = 0; i < left; i++) {
+                get(weights);
+                issue(weights, stage);
+                wgmma_wait<0>(); /* the other group's products are under way meanwhile */
+                release();
+            }
+#pragma unroll
+            for (int k = 0; k < S::N / 2; k++)
+                sum[k] += c[k];
+        }
+        return;
+    }
     Weights even, odd;
     get(even);
     for (int done = 0; done < count;) {
@@ -414,22 +437,27 @@ __device__ float4 load_quad_now(const float *from) {
 template <typename S> struct Scales { float factors[S::N], undo[kGroupRows]; };
 
 struct Scale {
-    float factor, undo;
+    float factors[2], undo; /* of tokens i and i + kGroupThreads, of row i */
 };
 
 template <typename S> __device__ Scale ask_scale(const mln_cuda_linear &p, const Site &at) {
-    static_assert(S::N <= kGroupThreads && kGroupRows <= kGroupThreads, "one of each a thread");
+    static_assert(S::N <= 2 * kGroupThreads && kGroupRows <= kGroupThreads, "two and one a thread");
     int i = group_thread();
-    bool token = i < S::N && at.token + i < p.tokens;
+    auto factor = [&](int token) {
+        bool there = token < S::N && at.token + token < p.tokens;
+        return there ? load_now(p.factors + at.token + token) : 0.0f;
+    };
     bool row = i < kGroupRows && at.tile + i / MLN_TILE_ROWS < p.weight.tiles;
-    return Scale{token ? load_now(p.factors + at.token + i) : 0.0f,
+    return Scale{{factor(i), S::N > kGroupThreads ? factor(i + kGroupThreads) : 0.0f},
                  row ? load_now(p.weight.row_scales + at.tile * MLN_TILE_ROWS + i) : 0.0f};
 }
 
 template <typename S> __device__ void keep_scale(Scales<S> &scales, const Scale &scale) {
     int i = group_thread();
     if (i < S::N)
-        scales.factors[i] = scale.factor;
+        scales.factors[i] = scale.factors[0];
+    if (i + kGroupThreads < S::N)
+        scales.factors[i + kGroupThreads] = scale.factors[1];
     if (i < kGroupRows)
         scales.undo[i] = scale.undo;
 }
@@ -674,6 +702,8 @@ __device__ void put_all(const mln_cuda_linear &p, const Site &at, const Way<S> &
     put_some<S, 0>(p, at, way, scale, sum);
     if constexpr (S::AT_ONCE < S::N)
         put_some<S, S::AT_ONCE>(p, at, way, scale, sum);
+    if constexpr (2 * S::AT_ONCE < S::N)
+        put_some<S, 2 * S::AT_ONCE>(p, at, way, scale, sum);
 }
 
 /* All of a warp group's items. */
@@ -779,9 +809,10 @@ template <typename S> cudaError_t prepare_shape() {
 
 /*
  * How a matrix is cut. What each takes was measured on an H200, in us: `begin` the kernel, `end`
- * the outputs of a block, `unit` one of its units; none of it changes a result.
+ * the outputs of a block, `unit` one of its units; of WIDE cycles on an H100 beside those of LARGE.
+ * None of it changes a result.
  */
-enum cut { LARGE, SMALL, PARTS_128, PARTS_64, CUTS };
+enum cut { LARGE, SMALL, PARTS_128, PARTS_64, WIDE, CUTS };
 
 struct Cost {
     int tiles, tokens, parts, residents;
@@ -789,10 +820,9 @@ struct Cost {
 };
 
 constexpr Cost kCosts[CUTS] = {
-    {8, 128, 1, 1, 5.0f, 4.5f, 0.42f},
-    {4, 64, 1, 2, 4.5f, 2.4f, 0.345f},
-    {4, 128, kSplits, 2, 7.0f, 6.2f, 0.62f},
-    {4, 64, kSplits, 3, 6.0f, 4.4f, 0.61f},
+    {8, 128, 1, 1, 5.0f, 4.5f, 0.42f},       {4, 64, 1, 2, 4.5f, 2.4f, 0.345f},
+    {4, 128, kSplits, 2, 7.0f, 6.2f, 0.62f}, {4, 64, kSplits, 3, 6.0f, 4.4f, 0.61f},
+    {8, 192, 1, 1, 5.0f, 8.0f, 0.57f},
 };
 
 float cost_of(const Cost &c, const mln_cuda_matrix &m, int tokens) {
@@ -803,8 +833,8 @@ float cost_of(const Cost &c, const mln_cuda_matrix &m, int tokens) {
 }
 
 cut cut_of(const mln_cuda_matrix &m, int tokens, bool argmax) {
-    int best = LARGE;
-    for (int i = SMALL; i < (argmax ? PARTS_128 : CUTS); i++)
+    int best = LARGE, cuts = argmax ? PARTS_128 : m.tile_code == MLN_TILE_DENSE ? CUTS : WIDE;
+    for (int i = SMALL; i < cuts; i++)
         if (cost_of(kCosts[i], m, tokens) < cost_of(kCosts[best], m, tokens))
             best = i;
     return (cut)best;
@@ -812,13 +842,16 @@ cut cut_of(const mln_cuda_matrix &m, int tokens, bool argmax) {
 
 template <int CODE> struct Kernels {
     typedef Shape<CODE, 2, 128, 5, 1, 1> Large;
+    /* of dense weights: there is no room for what becomes of others */
+    typedef std::conditional_t<CODE == MLN_TILE_DENSE, Shape<CODE, 2, 192, 4, 1, 1>, Large> Wide;
     typedef Shape<CODE, 1, 64, 5, 2, 1> Small;
     typedef Shape<CODE, 1, 128, 4, 2, kSplits> Parts128;
     typedef Shape<CODE, 1, 64, 4, 3, kSplits> Parts64;
 
     static cudaError_t prepare() {
         cudaError_t (*const all[])() = {prepare_shape<Large>, prepare_shape<Small>,
-                                        prepare_shape<Parts128>, prepare_shape<Parts64>};
+                                        prepare_shape<Parts128>, prepare_shape<Parts64>,
+                                        prepare_shape<Wide>};
         cudaError_t error = cudaSuccess;
         for (auto one : all)
             if (error == cudaSuccess)
@@ -830,6 +863,8 @@ template <int CODE> struct Kernels {
         switch (cut_of(p.weight, p.tokens, p.epilogue == MLN_CUDA_ARGMAX)) {
         case LARGE:
             return launch<Large>(p, stream);
+        case WIDE:
+            return launch<Wide>(p, stream);
         case SMALL:
             return launch<Small>(p, stream);
         case PARTS_128:

@@ -68,6 +68,44 @@ static void chunks_of_4_bits(void **state) {
     check_chunks(4);
 }
 
+/* Prompts whose products a GPU cuts into its largest blocks. */
+static const struct {
+    int32_t hidden, intermediate, heads, kv_heads, tokens;
+} prompts[] = {
+    {512, 7168, 4, 2, 190}, /* gate_proj and up_proj in blocks of 192 tokens */
+    {256, 2048, 32, 8, 250},
+};
+
+static void prompts_in_large_blocks(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        checkpoint_spec spec = checkpoint_spec_default();
+        spec.hidden = prompts[i].hidden;
+        spec.intermediate = prompts[i].intermediate;
+        spec.layers = 2;
+        spec.heads = prompts[i].heads;
+        spec.kv_heads = prompts[i].kv_heads;
+        spec.head_dim = 128;
+        spec.dtype = "BF16";
+        char *directory = builder_write_spec(&spec);
+        harness h = harness_open_with(tested, MYELIN_FUSION_AUTO, directory, 2, MYELIN_DTYPE_AUTO);
+        int32_t tokens = prompts[i].tokens;
+        size_t count = (size_t)tokens * (size_t)h.vocab;
+        int32_t *ids = random_ids(tokens, h.vocab, 6);
+        float *expected = harness_logits(&h, ids, tokens), *found = malloc(count * sizeof *found);
+        myelin_plugin_context *context = harness_context(&h, tokens, tokens);
+        myelin_plugin_sequence *sequence = harness_sequence(&h, tokens);
+        harness_append(&h, context, sequence, ids, tokens, 30, found);
+        assert_same_floats(expected, found, count);
+        tested->free_sequence(sequence);
+        tested->free_context(context);
+        free(found);
+        free(expected);
+        free(ids);
+        close_wide(&h, directory);
+    }
+}
+
 /* A long sequence and a short one, a token each in a call: splits of both are shared out. */
 static void long_contexts(void **state) {
     enum { LONG = 1300, LAST = 6 };
@@ -240,8 +278,11 @@ int main(int argc, char **argv) {
     tested = argc > 1 ? harness_plugin(argv[1]) : mln_native_plugin();
     if (!tested)
         return 77; /* this processor has no such kernels */
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(chunks_of_dense), cmocka_unit_test(chunks_of_4_bits),
-        cmocka_unit_test(long_contexts), cmocka_unit_test(greedy), cmocka_unit_test(steps_of_many)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(chunks_of_dense),
+                                       cmocka_unit_test(chunks_of_4_bits),
+                                       cmocka_unit_test(prompts_in_large_blocks),
+                                       cmocka_unit_test(long_contexts),
+                                       cmocka_unit_test(greedy),
+                                       cmocka_unit_test(steps_of_many)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
