@@ -37,6 +37,17 @@ static void close_wide(harness *h, char *directory) {
     temp_directory_remove(directory);
 }
 
+/* The same logits[tokens] when they are read so many at a time; found has room for them. */
+static void check_chunk(harness *h, const int32_t *ids, int32_t tokens, int32_t max_len,
+                        int32_t chunk, const float *expected, float *found) {
+    myelin_plugin_context *context = harness_context(h, tokens, max_len);
+    myelin_plugin_sequence *sequence = harness_sequence(h, tokens);
+    harness_append(h, context, sequence, ids, tokens, chunk, found);
+    assert_same_floats(expected, found, (size_t)tokens * (size_t)h->vocab);
+    tested->free_sequence(sequence);
+    tested->free_context(context);
+}
+
 static void check_chunks(int32_t bits) {
     char *directory;
     harness h = open_wide(&directory, 90, bits);
@@ -44,14 +55,8 @@ static void check_chunks(int32_t bits) {
     float *expected = harness_logits(&h, ids, TOKENS);
     float *found = malloc((size_t)TOKENS * (size_t)h.vocab * sizeof *found);
     const int32_t chunks[] = {1, 5, 12, 30, 64};
-    for (int i = 0; i < 5; i++) {
-        myelin_plugin_context *context = harness_context(&h, TOKENS, MAX_LEN);
-        myelin_plugin_sequence *sequence = harness_sequence(&h, TOKENS);
-        harness_append(&h, context, sequence, ids, TOKENS, chunks[i], found);
-        assert_same_floats(expected, found, (size_t)TOKENS * (size_t)h.vocab);
-        tested->free_sequence(sequence);
-        tested->free_context(context);
-    }
+    for (int i = 0; i < 5; i++)
+        check_chunk(&h, ids, TOKENS, MAX_LEN, chunks[i], expected, found);
     free(found);
     free(expected);
     free(ids);
@@ -93,12 +98,7 @@ static void prompts_in_large_blocks(void **state) {
         size_t count = (size_t)tokens * (size_t)h.vocab;
         int32_t *ids = random_ids(tokens, h.vocab, 6);
         float *expected = harness_logits(&h, ids, tokens), *found = malloc(count * sizeof *found);
-        myelin_plugin_context *context = harness_context(&h, tokens, tokens);
-        myelin_plugin_sequence *sequence = harness_sequence(&h, tokens);
-        harness_append(&h, context, sequence, ids, tokens, 30, found);
-        assert_same_floats(expected, found, count);
-        tested->free_sequence(sequence);
-        tested->free_context(context);
+        check_chunk(&h, ids, tokens, tokens, 30, expected, found);
         free(found);
         free(expected);
         free(ids);
