@@ -112,21 +112,25 @@ static mln_persist_product cut_product(const mln_cuda_matrix *m, const mln_cuda_
     return product;
 }
 
-static void cut_products(mln_cuda_persist *p, const myelin_plugin_model *model) {
+/* The matrix of each product; layers are alike. */
+static const mln_cuda_matrix *matrix_of(const myelin_plugin_model *model, int product) {
     const mln_cuda_layer *layer = &model->layers[0];
-    const mln_cuda_matrix *all[] = {&layer->qkv[0], &layer->o_proj, &layer->gate_proj,
-                                    &layer->down_proj, &model->lm_head};
+    const mln_cuda_matrix *const all[MLN_PERSIST_PRODUCTS] = {
+        &layer->qkv[0], &layer->o_proj, &layer->gate_proj, &layer->down_proj, &model->lm_head};
+    return all[product];
+}
+
+static void cut_products(mln_cuda_persist *p, const myelin_plugin_model *model) {
     for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
-        p->products[i] = cut_product(all[i], p);
+        p->products[i] = cut_product(matrix_of(model, i), p);
 }
 
 static int32_t widest_units(const myelin_plugin_model *model) {
-    const mln_cuda_layer *layer = &model->layers[0];
-    const mln_cuda_matrix *all[] = {&layer->qkv[0], &layer->o_proj, &layer->gate_proj,
-                                    &layer->down_proj, &model->lm_head};
     int32_t widest = 0;
-    for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
-        widest = all[i]->units > widest ? all[i]->units : widest;
+    for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++) {
+        int32_t units = matrix_of(model, i)->units;
+        widest = units > widest ? units : widest;
+    }
     return widest;
 }
 
