@@ -66,9 +66,11 @@ __global__ void __launch_bounds__(kThreads) repack_kernel(mln_cuda_repack p) {
     for (int c = threadIdx.x; dense && c < columns; c += kThreads)
         most = fmaxf(most, fabsf(widen(from, dtype, c)));
     float largest_code = m.kind == MLN_CUDA_Q4 ? 15.0f : 255.0f;
-    for (int i = threadIdx.x; i < groups; i += kThreads)
-        most = fmaxf(most, fabsf(widen(p.scales, m.scale_dtype, first + i)) * largest_code +
-                               fabsf(widen(p.biases, m.scale_dtype, first + i)));
+    for (int i = threadIdx.x; i < groups; i += kThreads) {
+        float scale = fabsf(widen(p.scales, m.scale_dtype, first + i));
+        float largest = scale * largest_code + fabsf(widen(p.biases, m.scale_dtype, first + i));
+        most = fmaxf(most, fmaxf(largest, ldexpf(scale, MLN_CODE_SHIFT)));
+    }
     int exponent = exponent_for(block_max(most));
     if (threadIdx.x == 0)
         m.row_scales[home.tile * MLN_TILE_ROWS + home.slot] = ldexpf(1.0f, -exponent);
@@ -93,7 +95,8 @@ __global__ void __launch_bounds__(kThreads) repack_kernel(mln_cuda_repack p) {
         int64_t group = first + i * span / m.group;
         __half *pair = reinterpret_cast<__half *>(to + i / sets * unit_bytes +
                                                   mln_tile_scale_offset(code, home.slot, i % sets));
-        pair[0] = __float2half_rn(ldexpf(widen(p.scales, m.scale_dtype, group), exponent));
+        pair[0] = __float2half_rn(
+            ldexpf(widen(p.scales, m.scale_dtype, group), exponent + MLN_CODE_SHIFT));
         pair[1] = __float2half_rn(ldexpf(widen(p.biases, m.scale_dtype, group), exponent));
     }
 }

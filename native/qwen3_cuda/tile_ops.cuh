@@ -81,13 +81,9 @@ __device__ inline uint32_t as_word(__half2 x) {
     return *reinterpret_cast<const uint32_t *>(&x);
 }
 
-/* The two codes of w that `mask` has as they lie in the mantissas of 1024 or 64, less that, times
- * scale plus bias. */
-__device__ inline uint32_t expand(uint32_t w, uint32_t mask, uint32_t whole, __half2 scale,
-                                  __half2 bias) {
-    uint32_t codes; /* w & mask | whole, which would become two instructions */
-    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(codes) : "r"(w), "r"(mask), "r"(whole));
-    return as_word(__hfma2(scale, __hsub2(as_half2(codes), as_half2(whole)), bias));
+/* Scale times the two codes of w that `mask` has, plus bias; the codes are subnormal numbers. */
+__device__ inline uint32_t expand(uint32_t w, uint32_t mask, __half2 scale, __half2 bias) {
+    return as_word(__hfma2(scale, as_half2(w & mask), bias));
 }
 
 /* The weights of columns 16 step .. 16 step + 15 as mma() wants them; `step` is a constant. */
@@ -115,20 +111,20 @@ __device__ inline void fragment(uint32_t a[4], const Unit<CODE> &unit, int step)
         __half2 low = as_half2(s.x), high = as_half2(s.y);
         __half2 scale0 = __low2half2(low), bias0 = __high2half2(low);
         __half2 scale1 = __low2half2(high), bias1 = __high2half2(high);
-        constexpr uint32_t K1024 = 0x64006400u, K64 = 0x54005400u;
         if constexpr (CODE == MLN_TILE_Q8 || CODE == MLN_TILE_Q8_PAIR) {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 uint32_t w = word_of(unit.v[step / 2], step % 2 * 2 + i);
-                a[2 * i] = expand(w, 0x00ff00ffu, K1024, scale0, bias0);
-                a[2 * i + 1] = expand(w >> 8, 0x00ff00ffu, K1024, scale1, bias1);
+                a[2 * i] = expand(w, 0x00ff00ffu, scale0, bias0);
+                a[2 * i + 1] = expand(w >> 8, 0x00ff00ffu, scale1, bias1);
             }
         } else {
             uint32_t w = word_of(unit.v[0], step), upper = w >> 8;
-            a[0] = expand(w, 0x000f000fu, K1024, scale0, bias0);
-            a[1] = expand(upper, 0x000f000fu, K1024, scale1, bias1);
-            a[2] = expand(w, 0x00f000f0u, K64, scale0, bias0);
-            a[3] = expand(upper, 0x00f000f0u, K64, scale1, bias1);
+            __half2 sixteenth = __float2half2_rn(1.0f / 16); /* the upper codes lie higher */
+            a[0] = expand(w, 0x000f000fu, scale0, bias0);
+            a[1] = expand(upper, 0x000f000fu, scale1, bias1);
+            a[2] = expand(w, 0x00f000f0u, __hmul2(scale0, sixteenth), bias0);
+            a[3] = expand(upper, 0x00f000f0u, __hmul2(scale1, sixteenth), bias1);
         }
     }
 }

@@ -14,6 +14,11 @@
  * Each row is multiplied by a power of two that puts its largest weight near 2^14, so that bfloat16
  * fits binary16: exact down to 2^-31 of the row's largest, within 2^-39 of it below.
  *
+ * A code in the lowest bits of a binary16 is a subnormal number, 2^-24 times itself, and is
+ * multiplied as that, which spares making another number of it. So scales lie there times 2^24, and
+ * a row's power of two puts the largest of them near 2^14: the largest weights then are near 2^-2
+ * (8 bits) or 2^-6 (4 bits), and those below 2^-14 are within 2^-25.
+ *
  * Packed weights are the same binary16 numbers without the bits that bfloat16 leaves empty: a sign,
  * 4 bits of exponent, 7 of the mantissa, to be multiplied by a power of two of the row (its lift).
  * The few numbers that this cannot say are escapes, in a list for each part of a tile's row.
@@ -35,6 +40,7 @@ enum {
     MLN_TOKEN_TILE = 8,          /* tokens of one product */
     MLN_TOKEN_UNIT_BYTES = 1024, /* 8 tokens, 64 columns, binary16 */
     MLN_SCALE_BYTES = 64,        /* scales and biases of a tile's rows */
+    MLN_CODE_SHIFT = 24,         /* scales lie there times 2 to this */
     MLN_WGMMA_TOKENS = 64,       /* tokens whose units lie together for warp groups */
     MLN_TILE_SPLITS = 8          /* parts of a row whose sums are added in order */
 };

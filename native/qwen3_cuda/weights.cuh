@@ -55,7 +55,8 @@ __device__ inline float tiled_at(const mln_cuda_matrix &m, int64_t row, int64_t 
     const __half *scale = reinterpret_cast<const __half *>(
         unit + mln_tile_scale_offset(code, slot, mln_tile_sets(code) == 2 ? c / 32 : 0));
     int q = m.kind == MLN_CUDA_Q8 ? *at : *at >> c % 16 / 8 * 4 & 15;
-    return (__half2float(scale[0]) * (float)q + __half2float(scale[1])) * undo;
+    return (ldexpf(__half2float(scale[0]), -MLN_CODE_SHIFT) * (float)q + __half2float(scale[1])) *
+           undo;
 }
 
 __device__ inline float weight_at(const mln_cuda_matrix &m, int64_t row, int64_t column) {
