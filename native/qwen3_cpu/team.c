@@ -28,7 +28,8 @@ enum {
 struct mln_team {
     int32_t size;
     int32_t num_started;
-    pthread_t *workers; /* [size - 1] */
+    pthread_t *workers;   /* [size - 1] */
+    mln_claimed *claimed; /* [size] */
     pthread_mutex_t owner;
 
     /* Of the owner alone. */
@@ -72,18 +73,23 @@ static void futex_wake(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
+/* Nothing is claimed yet. */
+static void begin_phase(mln_run *run) {
+    for (int32_t i = 0; i < run->size; i++)
+        atomic_store_explicit(&run->claimed[i].both, 0, memory_order_relaxed);
+}
+
 void mln_barrier_fetch(mln_member *member, const void *next, int64_t bytes) {
     enum { LINE = 64, AT_ONCE = 4 };
     mln_run *run = member->run;
-    member->begun = false;
     if (member->size == 1) {
-        atomic_store_explicit(&run->next, 0, memory_order_relaxed);
+        begin_phase(run);
         return;
     }
     uint32_t phase = atomic_load_explicit(&run->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&run->arrived, 1, memory_order_acq_rel) + 1 == member->size) {
         atomic_store_explicit(&run->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&run->next, 0, memory_order_relaxed);
+        begin_phase(run);
         atomic_store_explicit(&run->phase, phase + 1, memory_order_release);
         return;
     }
@@ -106,37 +112,48 @@ void mln_barrier(mln_member *member) {
     mln_barrier_fetch(member, NULL, 0);
 }
 
-/* Pieces of a share when `left` are: half of what would be fair, so that the last are small. */
-static int64_t share_size(const mln_member *member, int64_t left, int64_t most) {
-    int64_t size = left / (2 * (int64_t)member->size);
-    size = size < most ? size : most;
-    return size > 1 ? size : 1;
+/* The range of `total` pieces that is a member's own. */
+static mln_share range_of(int32_t index, int32_t size, int64_t total) {
+    return (mln_share){total * index / size, total * (index + 1) / size};
+}
+
+/* Pieces of a share when `left` are of its range: half of them, so that the last are small. */
+static int64_t share_size(int64_t left, int64_t most) {
+    int64_t size = (left + 1) / 2;
+    return size < most ? size : most;
 }
 
 mln_share mln_first_share(const mln_member *member, int64_t total, int64_t most) {
-    int64_t size = share_size(member, total, most), begin = member->index * size;
-    if (begin >= total)
-        return (mln_share){total, total};
-    return (mln_share){begin, begin + size < total ? begin + size : total};
+    mln_share range = range_of(member->index, member->size, total);
+    return (mln_share){range.begin, range.begin + share_size(range.end - range.begin, most)};
+}
+
+/* A share of the range of member `owner`. */
+static bool claim_of(mln_member *member, int32_t owner, int64_t total, int64_t most,
+                     mln_share *share) {
+    enum { HALF = 32 };
+    _Atomic uint64_t *claimed = &member->run->claimed[owner].both;
+    mln_share range = range_of(owner, member->size, total);
+    uint64_t both = atomic_load_explicit(claimed, memory_order_relaxed), more;
+    bool own = owner == member->index;
+    do {
+        int64_t begin = range.begin + (int64_t)(both & UINT32_MAX);
+        int64_t end = range.end - (int64_t)(both >> HALF);
+        if (begin >= end)
+            return false;
+        int64_t size = share_size(end - begin, most);
+        *share = own ? (mln_share){begin, begin + size} : (mln_share){end - size, end};
+        more = own ? (uint64_t)size : (uint64_t)size << HALF;
+    } while (!atomic_compare_exchange_weak_explicit(claimed, &both, both + more,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
 }
 
 bool mln_claim(mln_member *member, int64_t total, int64_t most, mln_share *share) {
-    if (!member->begun) {
-        member->begun = true;
-        *share = mln_first_share(member, total, most);
-        if (share->begin < share->end)
+    for (int32_t i = 0; i < member->size; i++)
+        if (claim_of(member, (member->index + i) % member->size, total, most, share))
             return true;
-    }
-    int64_t first = member->size * share_size(member, total, most);
-    int64_t next = atomic_load_explicit(&member->run->next, memory_order_relaxed), size;
-    do {
-        if (first + next >= total)
-            return false;
-        size = share_size(member, total - first - next, most);
-    } while (!atomic_compare_exchange_weak_explicit(&member->run->next, &next, next + size,
-                                                    memory_order_relaxed, memory_order_relaxed));
-    *share = (mln_share){first + next, first + next + size};
-    return true;
+    return false;
 }
 
 /* Waits for a run after `seen`, or the end. */
@@ -198,11 +215,14 @@ myelin_status mln_team_create(mln_team **out, int32_t threads, myelin_error *err
     team->size = threads < 1 ? 1 : threads;
     team->pause = FIRST_PAUSE;
     pthread_mutex_init(&team->owner, NULL);
-    team->workers = mln_calloc((size_t)team->size, sizeof *team->workers);
+    size_t members = (size_t)team->size;
+    team->workers = mln_calloc(members, sizeof *team->workers);
+    team->claimed = aligned_alloc(_Alignof(mln_claimed), members * sizeof *team->claimed);
     myelin_status status =
-        team->workers ? start_workers(team, error)
-                      : mln_fail_memory(error, (uint64_t)team->size * sizeof *team->workers,
-                                        "a team of threads");
+        team->workers && team->claimed
+            ? start_workers(team, error)
+            : mln_fail_memory(error, members * (sizeof *team->workers + sizeof *team->claimed),
+                              "a team of threads");
     if (status != MYELIN_OK) {
         mln_team_free(team);
         return status;
@@ -226,6 +246,7 @@ void mln_team_free(mln_team *team) {
         pthread_join(team->workers[i], NULL);
     pthread_mutex_destroy(&team->owner);
     free(team->workers);
+    free(team->claimed);
     free(team);
 }
 
@@ -234,7 +255,8 @@ int32_t mln_team_size(const mln_team *team) {
 }
 
 static void run_alone(mln_team_function function, void *context) {
-    mln_run run = {.size = 1};
+    mln_claimed claimed = {0};
+    mln_run run = {.size = 1, .claimed = &claimed};
     mln_member member = {.run = &run, .index = 0, .size = 1};
     function(&member, context);
 }
@@ -250,9 +272,10 @@ static void judge(mln_team *team, int64_t stalled_ns, int64_t total_ns) {
 }
 
 static void run_together(mln_team *team, mln_team_function function, void *context) {
-    mln_run run = {.size = team->size};
+    mln_run run = {.size = team->size, .claimed = team->claimed};
     mln_member member = {.run = &run, .index = 0, .size = team->size};
     int64_t start = now_ns();
+    begin_phase(&run);
     team->function = function;
     team->context = context;
     team->run = &run;

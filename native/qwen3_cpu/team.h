@@ -16,12 +16,18 @@
 
 typedef struct mln_team mln_team;
 
+/* Pieces that are claimed of a member's own range in a phase: by itself, in the lower half, from
+ * the begin of the range; by others, in the upper half, from its end. */
+typedef struct mln_claimed {
+    _Alignas(64) _Atomic uint64_t both;
+} mln_claimed;
+
 /* One run, shared by its members. */
 typedef struct mln_run {
-    int32_t size; /* members */
+    int32_t size;         /* members */
+    mln_claimed *claimed; /* [size] */
     _Alignas(64) _Atomic int32_t arrived;
     _Alignas(64) _Atomic uint32_t phase; /* barriers passed */
-    _Alignas(64) _Atomic int64_t next;   /* pieces of the phase claimed behind the first shares */
     _Alignas(64) int64_t stalled_ns;     /* the caller's waits after it stopped spinning */
 } mln_run;
 
@@ -30,7 +36,6 @@ typedef struct mln_member {
     mln_run *run;
     int32_t index; /* 0 is the caller */
     int32_t size;
-    bool begun; /* has claimed its first share of the phase */
 } mln_member;
 
 /* Pieces begin .. end-1 of a phase. */
@@ -62,8 +67,10 @@ void mln_barrier(mln_member *member);
 mln_share mln_first_share(const mln_member *member, int64_t total, int64_t most);
 
 /*
- * The next share of this phase, of at most `most` pieces and ever smaller towards the end, so that
- * members end together; false when all are handed out.
+ * The next share of this phase, of at most `most` pieces; false when all are handed out. Each
+ * member has a range of its own, of which it is given one share behind the other: what it reads is
+ * one stream. Then it takes shares from the ends of the others'. They become smaller as a range
+ * ends, so that members end together.
  */
 bool mln_claim(mln_member *member, int64_t total, int64_t most, mln_share *share);
 
