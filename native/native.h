@@ -15,13 +15,14 @@ const myelin_plugin *mln_native_plugin(void);
  */
 const myelin_plugin *mln_native_plugin_for(const char *set);
 
-/* How many bfloat16 numbers stand for an activation in a model of the plug-in; 0: it is a float. */
-int32_t mln_native_pieces(const myelin_plugin_model *model);
+/* What the weights of a model of the plug-in are multiplied with. */
+myelin_activations mln_native_activations(const myelin_plugin_model *model);
 
 /* Products of a weight and an activation, and their sums, that this processor makes a second. */
 typedef struct mln_native_rates {
     const char *kernels; /* the set that runs */
     double dense, codes; /* weights of 16 or 32 bits, codes of 4 or 8 */
+    double bytes;        /* codes times activations of a byte; 0: not possible */
     double pieces[3]; /* bfloat16 weights times activations of one or two bfloat16 numbers; 0: not
                          possible */
 } mln_native_rates;

@@ -76,18 +76,21 @@ typedef enum myelin_pack {
 } myelin_pack;
 
 /*
- * What dense bfloat16 weights are multiplied with. F32 gives the same sums on every processor with
- * fused products. BF16X2 cuts an activation in two bfloat16 numbers, which is to keep 16 bits of
- * it: no less exact than adding the products up in single precision, and many times as fast on
- * processors with AMX. BF16 rounds activations to bfloat16, but not those of the LM head:
- * log-probabilities move by some hundredths, and prompts are read faster still. A wish that the
- * processor has no instructions for is F32's.
+ * What weights are multiplied with, dense bfloat16 ones unless said otherwise. F32 gives the same
+ * sums on every processor with fused products. BF16X2 cuts an activation in two bfloat16 numbers,
+ * which is to keep 16 bits of it: no less exact than adding the products up in single precision,
+ * and many times as fast on processors with AMX. BF16 rounds activations to bfloat16, but not those
+ * of the LM head: log-probabilities move by some hundredths, and prompts are read faster still.
+ * INT8 does the like for weights of 4 and 8 bits: activations, but not those of the LM head, become
+ * bytes, with a scale for each group, in place of 16 bits. A wish that the processor has no
+ * instructions for is F32's.
  */
 typedef enum myelin_activations {
     MYELIN_ACTIVATIONS_AUTO = 0, /* BF16X2 where there are instructions for it, otherwise F32 */
     MYELIN_ACTIVATIONS_BF16 = 1,
     MYELIN_ACTIVATIONS_F32 = 2,
-    MYELIN_ACTIVATIONS_BF16X2 = 3
+    MYELIN_ACTIVATIONS_BF16X2 = 3,
+    MYELIN_ACTIVATIONS_INT8 = 4
 } myelin_activations;
 
 /* How keys and values are held between tokens. The text changes with it, by a little. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fours of codes times activations of 16 bits with NEON, exactly: included by vec_wide.h in place
- * of its own. Four lanes a register, as the codes lie: byte 4l + j is lane l's column j.
+ * Fours of codes times activations, or times a byte of them, with NEON, exactly: included by
+ * vec_wide.h in place of its own. Four lanes a register, as the codes lie: byte 4l + j is lane l's
+ * column j.
  */
 #ifndef MLN_CPU_DOT_NEON_H
 #define MLN_CPU_DOT_NEON_H
@@ -20,16 +21,7 @@ INLINE qv q_zero(void) {
 }
 
 #ifdef __ARM_FEATURE_DOTPROD
-/* x = 256 * high + low, bytes of both signed: four highs, then four lows */
 #define Q_PARTS 2
-INLINE void q_pack(unsigned char *to, const int32_t *x) {
-    for (int j = 0; j < 4; j++) {
-        int8_t low = (int8_t)x[j];
-        int8_t high = (int8_t)((x[j] - low) >> 8);
-        to[j] = (unsigned char)high;
-        to[4 + j] = (unsigned char)low;
-    }
-}
 INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
     int32_t four;
     memcpy(&four, x + 4 * part, sizeof four);
@@ -52,18 +44,15 @@ INLINE int32x4_t q_sum(qv acc, int p) {
     return vsubq_s32(acc.sum[p], acc.shift);
 #endif
 }
-INLINE vf q_total(qv high, qv low) {
-    vf r;
-    EACH_PART r.v[p] =
-        (part_f)vcvtq_f32_s32(vaddq_s32(vshlq_n_s32(q_sum(high, p), 8), q_sum(low, p)));
+INLINE qv q_shift(qv high) {
+    qv r = q_zero();
+    EACH_PART r.sum[p] = vshlq_n_s32(q_sum(high, p), 8);
     return r;
 }
 #else
-/* 16-bit activations in the order 0, 2, 1, 3: what the even and the odd bytes of a word meet */
 #define Q_PARTS 1
-INLINE void q_pack(unsigned char *to, const int32_t *x) {
-    int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
-    memcpy(to, four, sizeof four);
+INLINE int32x4_t q_sum(qv acc, int p) {
+    return acc.sum[p];
 }
 INLINE int16x8_t q_broadcast(const unsigned char *x) {
     int32_t two;
@@ -84,12 +73,17 @@ INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
     }
     return acc;
 }
-INLINE vf q_total(qv acc, qv same) {
-    (void)same;
-    vf r;
-    EACH_PART r.v[p] = (part_f)vcvtq_f32_s32(acc.sum[p]);
+#endif
+
+INLINE qv q_add(qv a, qv b) {
+    qv r = q_zero();
+    EACH_PART r.sum[p] = vaddq_s32(q_sum(a, p), q_sum(b, p));
     return r;
 }
-#endif
+INLINE vf q_float(qv sum) {
+    vf r;
+    EACH_PART r.v[p] = (part_f)vcvtq_f32_s32(q_sum(sum, p));
+    return r;
+}
 
 #endif

@@ -53,9 +53,9 @@ struct myelin_plugin_model {
     mln_cpu_sizes sizes;
     myelin_host host;
     int32_t fusion;
-    mln_cpu_cell cell; /* of keys and values */
-    int32_t pieces;    /* that activations of bfloat16 matrices are cut in; 0 if there are none */
-    bool shortlisted;  /* whose bounds are of a head times floats */
+    mln_cpu_cell cell;              /* of keys and values */
+    myelin_activations activations; /* wanted, and then those that there are */
+    bool shortlisted;               /* whose bounds are of a head times floats */
     const mln_cpu_kernels *kernels;
     mln_team *team;
     mln_cpu_layer *layers;

@@ -66,7 +66,9 @@ typedef struct mln_cpu_matrix {
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
     int32_t fetch;       /* a mln_cpu_fetch: for a token or two; for more it is always NEAR */
     int32_t pieces;      /* BF16, BF16P: bfloat16 numbers whose sum stands for an activation; 0:
-                            activations are floats. At most most_pieces */
+                            activations are floats. At most most_pieces.
+                            Q4, Q8: 1: activations are bytes, where least_bytes says so; 0: 16 bits
+                            in two bytes */
     int64_t rows, columns;
     int64_t panels;
     int64_t panel_bytes;
@@ -183,6 +185,7 @@ typedef struct mln_cpu_kernels {
                                      so that it comes from the nearest caches; 0: one panel */
     int32_t most_pieces;          /* bfloat16 numbers that activations can be cut in; with two of
                                      them products are faster than with floats */
+    int32_t least_bytes;          /* of an activation that meets codes: 1 or 2 */
     int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_fetch_of() */
 
     /* Bytes that `count` tokens' activations take packed for a matrix. */
@@ -226,10 +229,10 @@ typedef struct mln_cpu_kernels {
     /*
      * The products and sums of a tile, as fast as they go with everything in registers or beside
      * them, `rounds` times; how many of weights times activations that was. `sink` [PANEL] is
-     * written to. Dense weights, and codes.
+     * written to. Dense weights, and codes times activations of so many bytes.
      */
     double (*spin_dense)(float *sink, int64_t rounds);
-    double (*spin_codes)(float *sink, int64_t rounds);
+    double (*spin_codes)(float *sink, int64_t rounds, int32_t bytes);
     /* Of bfloat16 weights and activations cut in pieces; NULL where they never are. */
     double (*spin_pieces)(float *sink, int64_t rounds, int32_t pieces);
 

@@ -101,23 +101,43 @@ static uint64_t describe(mln_cpu_matrix *m, const myelin_tensor *t, int64_t rows
     return mln_mul(panel, (uint64_t)m->panels, &bytes) ? bytes : UINT64_MAX;
 }
 
-/*
- * Pieces that activations are cut in. The head's are never rounded: that wins nothing where it is
- * needed for a row of a prompt, or for a few sequences. The bounds of a shortlist are of floats.
- */
-static int32_t pieces_for(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
-    bool head = m == &model->embed_tokens || m == &model->lm_head;
-    if ((m->kind != MLN_CPU_BF16 && m->kind != MLN_CPU_BF16P) || (head && model->shortlisted))
-        return 0;
-    return head && model->pieces == 1 ? model->kernels->most_pieces & 2 : model->pieces;
+static bool is_head(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
+    return m == &model->embed_tokens || m == &model->lm_head;
 }
 
-/* As many as were asked for, where the kernels can; what is not asked for is rounded to 16 bits. */
-static int32_t most_pieces(const mln_cpu_kernels *kernels, int32_t activations) {
-    int32_t wanted = activations == MYELIN_ACTIVATIONS_F32    ? 0
-                     : activations == MYELIN_ACTIVATIONS_BF16 ? 1
-                                                              : 2;
-    return wanted <= kernels->most_pieces ? wanted : 0;
+static bool has_codes(const mln_cpu_matrix *m) {
+    return m->kind == MLN_CPU_Q4 || m->kind == MLN_CPU_Q8;
+}
+
+/*
+ * Pieces that activations are cut in: as many as were asked for, where the kernels can. The head's
+ * are never rounded: that wins nothing where it is needed for a row of a prompt, or for a few
+ * sequences. The bounds of a shortlist are of floats.
+ */
+static int32_t pieces_for(const myelin_plugin_model *model, const mln_cpu_matrix *m) {
+    bool head = is_head(model, m);
+    if (has_codes(m))
+        return model->activations == MYELIN_ACTIVATIONS_INT8 && !head &&
+               model->kernels->least_bytes == 1;
+    if ((m->kind != MLN_CPU_BF16 && m->kind != MLN_CPU_BF16P) || (head && model->shortlisted) ||
+        model->activations == MYELIN_ACTIVATIONS_F32)
+        return 0;
+    int32_t wanted = model->activations == MYELIN_ACTIVATIONS_BF16 && !head ? 1 : 2;
+    return wanted <= model->kernels->most_pieces ? wanted : 0;
+}
+
+/* What became of what was asked for, in the layers or else in the head. */
+static myelin_activations activations_found(const load_job *job) {
+    myelin_activations found = MYELIN_ACTIVATIONS_F32;
+    for (int64_t i = 0; i < job->num_matrices; i++) {
+        const mln_cpu_matrix *m = job->matrices[i].target;
+        if (m->pieces == 0 || (is_head(job->model, m) && found != MYELIN_ACTIVATIONS_F32))
+            continue;
+        found = has_codes(m)     ? MYELIN_ACTIVATIONS_INT8
+                : m->pieces == 1 ? MYELIN_ACTIVATIONS_BF16
+                                 : MYELIN_ACTIVATIONS_BF16X2;
+    }
+    return found;
 }
 
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
@@ -483,10 +503,7 @@ static myelin_status read_weights(load_job *job, const myelin_weights *source) {
         mln_fail_memory(&error, UINT64_MAX, "the weights");
         return mln_cpu_fail(job->error, &error);
     }
-    int32_t pieces = 0;
-    for (int64_t i = 0; i < job->num_matrices; i++)
-        pieces = job->matrices[i].target->pieces > 0 ? model->pieces : pieces;
-    model->pieces = pieces;
+    model->activations = activations_found(job);
     myelin_status status = read_matrices(job, vectors);
     model->starts = job->starts;
     uint64_t used = atomic_load(&job->used);
@@ -554,7 +571,7 @@ myelin_status mln_cpu_load(const myelin_model_description *description, const my
     model->fusion = description->fusion;
     model->cell = mln_cpu_cell_of(description->config);
     model->kernels = kernels;
-    model->pieces = most_pieces(kernels, description->activations);
+    model->activations = (myelin_activations)description->activations;
     model->shortlisted = description->shortlist != 0;
     myelin_status status = load(model, description, error);
     if (status != MYELIN_OK) {

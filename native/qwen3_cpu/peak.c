@@ -8,8 +8,8 @@ enum { PASSES = 40, ROUNDS = 20000 };
 
 typedef struct spin {
     double (*function)(float *sink, int64_t rounds);
-    double (*of_pieces)(float *sink, int64_t rounds, int32_t pieces); /* if not NULL, instead */
-    int32_t pieces;
+    double (*of_parts)(float *sink, int64_t rounds, int32_t parts); /* if not NULL, instead */
+    int32_t parts;        /* that activations are cut in */
     _Atomic int64_t rate; /* of all members */
 } spin;
 
@@ -22,7 +22,7 @@ static void spin_member(mln_member *member, void *context) {
     for (int pass = 0; pass < PASSES; pass++) {
         int64_t begun = mln_clock_ns();
         double products =
-            s->of_pieces ? s->of_pieces(sink, ROUNDS, s->pieces) : s->function(sink, ROUNDS);
+            s->of_parts ? s->of_parts(sink, ROUNDS, s->parts) : s->function(sink, ROUNDS);
         double taken = mln_ms_between(begun, mln_clock_ns());
         double rate = taken > 0 ? products * 1000 / taken : 0;
         best = rate > best ? rate : best;
@@ -43,9 +43,11 @@ myelin_status mln_native_peak(int32_t threads, mln_native_rates *rates, myelin_e
     const mln_cpu_kernels *kernels = mln_cpu_choose(NULL);
     *rates = (mln_native_rates){.kernels = kernels->name};
     rates->dense = rate_of(team, (spin){.function = kernels->spin_dense});
-    rates->codes = rate_of(team, (spin){.function = kernels->spin_codes});
+    rates->codes = rate_of(team, (spin){.of_parts = kernels->spin_codes, .parts = 2});
+    if (kernels->least_bytes == 1)
+        rates->bytes = rate_of(team, (spin){.of_parts = kernels->spin_codes, .parts = 1});
     for (int32_t i = 1; i <= kernels->most_pieces; i++)
-        rates->pieces[i] = rate_of(team, (spin){.of_pieces = kernels->spin_pieces, .pieces = i});
+        rates->pieces[i] = rate_of(team, (spin){.of_parts = kernels->spin_pieces, .parts = i});
     mln_team_free(team);
     return MYELIN_OK;
 }

@@ -375,8 +375,8 @@ PLUGIN(neon, "neon");
 PLUGIN(neon_dot, "neon_dot");
 PLUGIN(neon_i8mm, "neon_i8mm");
 
-int32_t mln_native_pieces(const myelin_plugin_model *model) {
-    return model->pieces;
+myelin_activations mln_native_activations(const myelin_plugin_model *model) {
+    return model->activations;
 }
 
 const myelin_plugin *mln_native_plugin(void) {

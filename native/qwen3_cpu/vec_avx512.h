@@ -177,12 +177,18 @@ INLINE vw p_broadcast(const float *x) {
 #endif
 
 /*
- * Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly, in
- * Q_PARTS accumulators that q_total() puts together.
+ * Fours of codes: lane l adds codes[4l .. 4l+3] times a part of four activations, exactly: all of
+ * them, or with Q_PARTS 2 a byte of each.
  */
 typedef __m512i qv;
 INLINE qv q_zero(void) {
     return _mm512_setzero_si512();
+}
+INLINE qv q_add(qv a, qv b) {
+    return _mm512_add_epi32(a, b);
+}
+INLINE vf q_float(qv sum) {
+    return _mm512_cvtepi32_ps(sum);
 }
 INLINE __m512i q_broadcast(const unsigned char *x) {
     int32_t four;
@@ -191,14 +197,19 @@ INLINE __m512i q_broadcast(const unsigned char *x) {
 }
 
 #ifdef __AVX512VNNI__
-/* x = 256 * high + low, bytes of both signed: four highs, then four lows */
 #define Q_PARTS 2
-/* Sixteen whole numbers of at most 16 bits, fours `stride` fours apart. */
 #define Q_PACK_LANES
-INLINE void q_pack_lanes(unsigned char *to, int64_t stride, vf x) {
+INLINE void q_pack_lanes(unsigned char *to, int64_t stride, vf x, int bytes) {
     __m512i whole = _mm512_cvtps_epi32(x);
     __m512i upper = _mm512_srai_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(128)), 8);
     __m128i low = _mm512_cvtepi32_epi8(whole), high = _mm512_cvtepi32_epi8(upper);
+    if (bytes == 1) {
+        _mm_storeu_si32(to, low);
+        _mm_storeu_si32(to + 4 * stride, _mm_shuffle_epi32(low, 1));
+        _mm_storeu_si32(to + 8 * stride, _mm_shuffle_epi32(low, 2));
+        _mm_storeu_si32(to + 12 * stride, _mm_shuffle_epi32(low, 3));
+        return;
+    }
     __m128i first = _mm_unpacklo_epi32(high, low), last = _mm_unpackhi_epi32(high, low);
     _mm_storel_epi64((__m128i *)(void *)to, first);
     _mm_storeh_pd((double *)(void *)(to + 8 * stride), _mm_castsi128_pd(first));
@@ -210,38 +221,19 @@ INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(codes), "v"(q_broadcast(x + 4 * part)));
     return acc;
 }
-INLINE vf q_total(qv high, qv low) {
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
-}
-#define Q_SETS 2
-INLINE qv q_add(qv a, qv b) {
-    return _mm512_add_epi32(a, b);
-}
-/* The parts through one accumulator: shifted behind the highs, made a float behind the lows. */
-#define Q_CHAIN
 INLINE qv q_shift(qv high) {
     return _mm512_slli_epi32(high, 8);
 }
-INLINE vf q_float(qv sum) {
-    return _mm512_cvtepi32_ps(sum);
-}
+#define Q_SETS 2
+#define Q_CHAIN
 #else
-/* 16-bit activations in the order 0, 2, 1, 3: what the even and the odd bytes of a word meet */
 #define Q_PARTS 1
-INLINE void q_pack(unsigned char *to, const int32_t *x) {
-    int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
-    memcpy(to, four, sizeof four);
-}
 INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
     (void)part;
     __m512i even = _mm512_and_si512(codes, _mm512_set1_epi16(255));
     __m512i odd = _mm512_srli_epi16(codes, 8);
     acc = _mm512_add_epi32(acc, _mm512_madd_epi16(even, q_broadcast(x)));
     return _mm512_add_epi32(acc, _mm512_madd_epi16(odd, q_broadcast(x + 4)));
-}
-INLINE vf q_total(qv acc, qv same) {
-    (void)same;
-    return _mm512_cvtepi32_ps(acc);
 }
 #endif
 

@@ -321,7 +321,7 @@ INLINE vf vw_second(vw w) {
     return r;
 }
 
-/* Fours of codes: lane l adds codes[4l .. 4l+3] times four activations of 16 bits, exactly. */
+/* Fours of codes: lane l adds codes[4l .. 4l+3] times four activations, exactly. */
 #ifdef VEC_NEON
 #include "dot_neon.h"
 #else
@@ -335,9 +335,14 @@ INLINE qv q_zero(void) {
     EACH_PART r.sum[p] = (part_i){0};
     return r;
 }
-INLINE void q_pack(unsigned char *to, const int32_t *x) {
-    int16_t four[4] = {(int16_t)x[0], (int16_t)x[2], (int16_t)x[1], (int16_t)x[3]};
-    memcpy(to, four, sizeof four);
+INLINE qv q_add(qv a, qv b) {
+    EACH_PART a.sum[p] += b.sum[p];
+    return a;
+}
+INLINE vf q_float(qv sum) {
+    vf r;
+    EACH_PART r.v[p] = __builtin_convertvector(sum.sum[p], part_f);
+    return r;
 }
 INLINE part_i pair_products(part_u codes, const unsigned char *x) {
     int16_t two[2];
@@ -357,12 +362,6 @@ INLINE qv q_dot(qv acc, vw codes, const unsigned char *x, int part) {
         acc.sum[p] += pair_products(codes.v[p] >> 8 & 0x00ff00ffu, x + 4);
     }
     return acc;
-}
-INLINE vf q_total(qv acc, qv same) {
-    (void)same;
-    vf r;
-    EACH_PART r.v[p] = __builtin_convertvector(acc.sum[p], part_f);
-    return r;
 }
 #endif
 

@@ -240,11 +240,9 @@ const myelin_chat_template *myelin_model_chat_template(const myelin_model *model
 }
 
 static myelin_activations activations_of(const myelin_model *model) {
-    static const myelin_activations of_pieces[] = {MYELIN_ACTIVATIONS_F32, MYELIN_ACTIVATIONS_BF16,
-                                                   MYELIN_ACTIVATIONS_BF16X2};
     if (model->model->plugin != mln_native_plugin())
         return MYELIN_ACTIVATIONS_F32;
-    return of_pieces[mln_native_pieces(model->model->weights)];
+    return mln_native_activations(model->model->weights);
 }
 
 void myelin_model_get_info(const myelin_model *model, myelin_model_info *info) {
@@ -271,8 +269,12 @@ double myelin_model_peak(const myelin_model *model) {
     if (model->model->plugin != mln_native_plugin() ||
         mln_native_peak(mln_pool_threads(model->model->pool), &rates, NULL) != MYELIN_OK)
         return 0;
-    int32_t pieces = mln_native_pieces(model->model->weights);
-    return codes ? rates.codes : pieces > 0 ? rates.pieces[pieces] : rates.dense;
+    myelin_activations activations = activations_of(model);
+    if (codes)
+        return activations == MYELIN_ACTIVATIONS_INT8 ? rates.bytes : rates.codes;
+    return activations == MYELIN_ACTIVATIONS_BF16     ? rates.pieces[1]
+           : activations == MYELIN_ACTIVATIONS_BF16X2 ? rates.pieces[2]
+                                                      : rates.dense;
 }
 
 uint64_t myelin_model_session_bytes(const myelin_model *model, int32_t max_len) {

@@ -77,6 +77,8 @@ const myelin_plugin *harness_plugin(const char *name) {
             harness_pack = MYELIN_PACK_LOSSLESS;
         else if (!strcmp(colon, ":rounded"))
             harness_activations = MYELIN_ACTIVATIONS_BF16;
+        else if (!strcmp(colon, ":bytes"))
+            harness_activations = MYELIN_ACTIVATIONS_INT8;
         else
             devices = atoi(colon + 1);
     if (!strchr(path, '/'))

@@ -41,8 +41,8 @@ void harness_close(harness *h);
  * The plug-in a test is told to test: a set of native kernels by name, or the path of a shared
  * object; NULL when this processor has no such kernels, or the plug-in no device, which is then
  * said on stderr. A path that ends in ":N" is spread over N devices in all that follows, and one in
- * ":packed" packs what it can; a name that ends in ":packed" does so too, and one in ":rounded"
- * rounds activations to bfloat16.
+ * ":packed" packs what it can; a name that ends in ":packed" does so too, one in ":rounded" rounds
+ * activations to bfloat16, and one in ":bytes" those that codes are multiplied with to bytes.
  */
 const myelin_plugin *harness_plugin(const char *name);
 /* Whether so many devices can share the model; always with one. */

@@ -40,8 +40,8 @@ static void dense_times(float *out, double *exact, double *bound, const scalar_p
     }
 }
 
-/* A group of activations as whole numbers v of at most 32639; the scale. */
-static float quantize(int32_t *v, const float *x, int32_t group) {
+/* A group of activations as whole numbers v of at most `limit`; the scale. */
+static float quantize(int32_t *v, const float *x, int32_t group, float limit) {
     float largest = 0.0f;
     bool bad = false;
     memset(v, 0, (size_t)group * sizeof *v);
@@ -51,12 +51,12 @@ static float quantize(int32_t *v, const float *x, int32_t group) {
     }
     if (bad)
         return NAN;
-    float inverse = 32639.0f / largest;
+    float inverse = limit / largest;
     if (largest == 0.0f || inverse > 3e38f)
         return 0.0f;
     for (int32_t i = 0; i < group; i++)
         v[i] = (int32_t)rintf(x[i] * inverse);
-    return largest / 32639.0f;
+    return largest / limit;
 }
 
 static void codes_times(float *out, double *exact, double *bound, const scalar_panel *p,
@@ -66,7 +66,7 @@ static void codes_times(float *out, double *exact, double *bound, const scalar_p
     for (int r = 0; r < MLN_CPU_PANEL; r++)
         out[r] = 0.0f, exact[r] = bound[r] = 0;
     for (int64_t g = 0; g < groups; g++) {
-        float step = quantize(v, x + g * group, group);
+        float step = quantize(v, x + g * group, group, p->bytes ? 127.0f : 32639.0f);
         for (int r = 0; r < MLN_CPU_PANEL; r++) {
             float scale = p->scales[r * groups + g], bias = p->biases[r * groups + g];
             int32_t dot = 0, sum = 0;

@@ -17,6 +17,7 @@ typedef struct scalar_panel {
     float *weights;         /* [32][K]: of codes, what they stand for is scales * code + biases */
     uint8_t *codes;         /* [32][K] */
     float *scales, *biases; /* [32][G] */
+    bool bytes;             /* Q4, Q8: activations are bytes, not 16 bits */
 } scalar_panel;
 
 /* Set before each call: whether the kernels under test fuse. */

@@ -489,6 +489,12 @@ static void cut(int32_t pieces) {
             }
 }
 
+/* Kernels that cannot multiply with bytes go on with 16 bits. */
+static void ask_for_bytes(scalar_panel *p, int32_t pieces) {
+    p->matrix.pieces = pieces;
+    p->bytes = pieces == 1 && tested->least_bytes == 1;
+}
+
 static void codes(void) {
     static const int32_t dtypes[] = {MYELIN_DTYPE_BF16, MYELIN_DTYPE_F16, MYELIN_DTYPE_F32};
     for (int32_t kind = MLN_CPU_Q4; kind <= MLN_CPU_Q8; kind++)
@@ -497,16 +503,20 @@ static void codes(void) {
                 for (int how = 0; how < NUM_NUMBERS; how++) {
                     scalar_panel p = code_panels(kind, group, 1 + how % 3, dtypes[d],
                                                  how == BROKEN ? PLAIN : (numbers)how);
-                    check_counts(&p, (numbers)how);
+                    for (int32_t pieces = 0; pieces < 2; pieces++) {
+                        ask_for_bytes(&p, pieces);
+                        check_counts(&p, (numbers)how);
+                    }
                     free_panels(&p);
                 }
 }
 
 /* The largest codes times the largest activations: the sums of whole numbers do not overflow. */
-static void largest_codes(void) {
+static void largest_codes(int32_t pieces) {
     for (int32_t kind = MLN_CPU_Q4; kind <= MLN_CPU_Q8; kind++)
         for (int sign = -1; sign <= 1; sign += 2) {
             scalar_panel p = code_panels(kind, 128, 1, MYELIN_DTYPE_F32, PLAIN);
+            ask_for_bytes(&p, pieces);
             unsigned char *at = p.matrix.data + p.matrix.panel_bytes + 256;
             memset(at, 0xff, (size_t)p.matrix.panel_bytes - 256);
             memset(p.codes, kind == MLN_CPU_Q4 ? 15 : 255, MLN_CPU_PANEL * 128);
@@ -961,7 +971,8 @@ static bool test_set(const char *name) {
         cut(pieces);
     }
     codes();
-    largest_codes();
+    largest_codes(0);
+    largest_codes(1);
     rows();
     stores();
     queries();

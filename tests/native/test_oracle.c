@@ -47,6 +47,9 @@ static difference compare(const float *expected, const float *found, int32_t cou
  */
 #define ROUNDED_MEAN 0.07
 
+/* Of activations of a byte, times codes: 0.013 to 0.017 with the models built here. */
+#define BYTES_MEAN 0.03
+
 static void check_model(const char *name, const char *directory, int32_t dtype, int32_t fusion,
                         int32_t count, double mean) {
     if (!harness_can_spread(tested, directory, dtype)) {
@@ -63,6 +66,9 @@ static void check_model(const char *name, const char *directory, int32_t dtype, 
            set, name, fusion, d.mean, d.largest, d.others, count, d.flips);
     if (harness_activations == MYELIN_ACTIVATIONS_BF16)
         mean = ROUNDED_MEAN;
+    if (harness_activations == MYELIN_ACTIVATIONS_INT8 &&
+        oracle.checkpoint->config.model.quantization_bits != 0)
+        mean = BYTES_MEAN;
     if (!(d.mean <= mean) || d.flips > 0)
         fail_msg("%s: mean difference %g (at most %g), %d greedy tokens differ", name, d.mean, mean,
                  d.flips);

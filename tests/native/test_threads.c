@@ -4,7 +4,8 @@
  * bound to one processor, weights packed or not: the same bits. Like test_kernels a plain program
  * of native and base.
  *
- * usage: test_threads [SET], the best when none is named; 77 when the processor does not have it
+ * usage: test_threads [SET [rounded|bytes]], the best when none is named; 77 when the processor
+ * does not have it
  */
 #include <sched.h>
 #include <stdio.h>
@@ -229,6 +230,8 @@ int main(int argc, char **argv) {
         return 77;
     if (argc > 2 && !strcmp(argv[2], "rounded"))
         activations = MYELIN_ACTIVATIONS_BF16;
+    if (argc > 2 && !strcmp(argv[2], "bytes"))
+        activations = MYELIN_ACTIVATIONS_INT8;
     for (int32_t bits = 0; bits <= 8; bits += 4) {
         describe(&m, bits);
         answer_with(&expected, &m, 1, MYELIN_PACK_NONE);
