@@ -415,6 +415,7 @@ static double peak_share(const measurement *m) {
 static const char *activations_name(myelin_activations activations) {
     return activations == MYELIN_ACTIVATIONS_BF16     ? "bf16"
            : activations == MYELIN_ACTIVATIONS_BF16X2 ? "bf16x2"
+           : activations == MYELIN_ACTIVATIONS_INT8   ? "int8"
                                                       : "f32";
 }
 
@@ -428,6 +429,8 @@ static void print_weights(FILE *out, const measurement *m, double load_seconds) 
         fprintf(out, ", times activations rounded to bf16");
     else if (m->activations == MYELIN_ACTIVATIONS_BF16X2)
         fprintf(out, ", times activations in two bf16 numbers");
+    else if (m->activations == MYELIN_ACTIVATIONS_INT8)
+        fprintf(out, ", times activations rounded to bytes");
     fprintf(out, "; loaded in %.2f s; peak memory %.1f MB, in huge pages %.1f MB\n", load_seconds,
             (double)m->peak_bytes / 1e6, (double)m->huge_bytes / 1e6);
 }

@@ -24,11 +24,10 @@ static const cli_choice pack_choices[] = {{"auto", MYELIN_PACK_AUTO},
                                           {"none", MYELIN_PACK_NONE},
                                           {"lossless", MYELIN_PACK_LOSSLESS},
                                           {NULL, 0}};
-static const cli_choice activations_choices[] = {{"auto", MYELIN_ACTIVATIONS_AUTO},
-                                                 {"f32", MYELIN_ACTIVATIONS_F32},
-                                                 {"bf16x2", MYELIN_ACTIVATIONS_BF16X2},
-                                                 {"bf16", MYELIN_ACTIVATIONS_BF16},
-                                                 {NULL, 0}};
+static const cli_choice activations_choices[] = {
+    {"auto", MYELIN_ACTIVATIONS_AUTO},     {"f32", MYELIN_ACTIVATIONS_F32},
+    {"bf16x2", MYELIN_ACTIVATIONS_BF16X2}, {"bf16", MYELIN_ACTIVATIONS_BF16},
+    {"int8", MYELIN_ACTIVATIONS_INT8},     {NULL, 0}};
 static const cli_choice cache_choices[] = {{"auto", MYELIN_CACHE_AUTO},
                                            {"f32", MYELIN_CACHE_F32},
                                            {"f16", MYELIN_CACHE_F16},
@@ -61,8 +60,9 @@ static const cli_option model_options[] = {
      FIELD(pack), .choices = pack_choices},
     {"activations", 0, NULL, CLI_CHOICE, "TYPE",
      "multiply bf16 weights with activations in f32, in two bf16 numbers (bf16x2: as exact, for "
-     "AMX), or rounded to bf16 (faster with AVX512_BF16 too, less exact); default auto: bf16x2 "
-     "where there is AMX, otherwise f32",
+     "AMX), or rounded to bf16 (faster with AVX512_BF16 too, less exact); 4- and 8-bit weights "
+     "with activations in int8 instead of 16 bits (faster with VNNI, less exact); default auto: "
+     "bf16x2 where there is AMX, otherwise f32",
      FIELD(activations), .choices = activations_choices},
     {"cache-type", 0, NULL, CLI_CHOICE, "TYPE",
      "hold keys and values in f32, f16 or int8 (less memory, nearly the same text); default auto: "

@@ -124,7 +124,7 @@ myelin_status mln_model_options_resolve(myelin_model_options *out,
                                error);
     if (status == MYELIN_OK)
         status = check_integer("activations", (int64_t)out->activations, MYELIN_ACTIVATIONS_AUTO,
-                               MYELIN_ACTIVATIONS_BF16X2, error);
+                               MYELIN_ACTIVATIONS_INT8, error);
     if (status == MYELIN_OK)
         status = check_integer("cache_type", (int64_t)out->cache_type, MYELIN_CACHE_AUTO,
                                MYELIN_CACHE_INT8, error);

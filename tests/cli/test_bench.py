@@ -5,12 +5,23 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import support
 from support import TestCase
 
 QUICK = ("--runs", "3", "-p", "20", "-n", "6")
+
+
+def processor_flags():
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        return file.read().split()
+
+
+def has_tiles():
+    """As choose.c does: Linux is asked for the tiles, of which it may refuse a process some."""
+    return "amx_bf16" in processor_flags() and ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
 
 
 class Bench(TestCase):
@@ -49,19 +60,31 @@ class Bench(TestCase):
         plain, single, asked = (
             self.good_json("bench", "--json", *QUICK, *how)
             for how in ((), ("--activations", "f32"), ("--activations", "bf16")))
-        with open("/proc/cpuinfo", encoding="ascii") as file:
-            flags = file.read().split()
-        # As choose.c does: Linux is asked for the tiles, of which it may refuse a process some.
-        tiles = "amx_bf16" in flags and ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
-        self.assertEqual(plain["activations"], "bf16x2" if tiles else "f32")
+        self.assertEqual(plain["activations"], "bf16x2" if has_tiles() else "f32")
         self.assertEqual(single["activations"], "f32")
-        if "avx512_bf16" not in flags:
+        if "avx512_bf16" not in processor_flags():
             self.assertEqual(asked["activations"], "f32")  # the wish is ignored
             self.skipTest("the processor has no AVX512_BF16")
         self.assertEqual(asked["activations"], "bf16")
         self.assertIn(b"rounded to bf16", self.good("bench", *QUICK, "--activations", "bf16"))
         f16 = self.good_json("bench", "--json", *QUICK, "--activations", "bf16", "--dtype", "f16")
         self.assertEqual(f16["activations"], "f32")  # not of other weights
+
+    def test_says_that_activations_are_bytes(self):
+        wish = ("--activations", "int8")
+        dense = self.good_json("bench", "--json", *QUICK, *wish)
+        self.assertEqual(dense["activations"], "bf16x2" if has_tiles() else "f32")
+        with tempfile.TemporaryDirectory() as directory:
+            model = ("-m", f"{directory}/made")
+            self.good("quantize", support.DEMO, model[1])
+            plain, asked = (self.good_json("bench", "--json", *QUICK, *model, *how)
+                            for how in ((), wish))
+            self.assertEqual(plain["activations"], "f32")
+            if not {"avx512_vnni", "asimddp"}.intersection(processor_flags()):
+                self.assertEqual(asked["activations"], "f32")
+                self.skipTest("the processor has no dot products of bytes")
+            self.assertEqual(asked["activations"], "int8")
+            self.assertIn(b"rounded to bytes", self.good("bench", *QUICK, *model, *wish))
 
     def test_without_huge_pages(self):
         thp_disable = 41

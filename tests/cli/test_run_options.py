@@ -37,7 +37,7 @@ OUT_OF_RANGE = {
     "--threads": ["0", "-1", "1025", "0x"],
     "--fusion": ["all"],
     "--pack": ["zip"],
-    "--activations": ["f16", "BF16", ""],
+    "--activations": ["f16", "BF16", "int4", ""],
 }
 
 

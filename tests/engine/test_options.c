@@ -208,7 +208,7 @@ static void test_model_options(void **state) {
         {offsetof(myelin_model_options, fusion), -1, "fusion"},
         {offsetof(myelin_model_options, pack), 3, "pack: expected 0 to 2, found 3"},
         {offsetof(myelin_model_options, pack), -1, "pack"},
-        {offsetof(myelin_model_options, activations), 4, "activations: expected 0 to 3, found 4"},
+        {offsetof(myelin_model_options, activations), 5, "activations: expected 0 to 4, found 5"},
         {offsetof(myelin_model_options, activations), -1, "activations"},
         {offsetof(myelin_model_options, cache_type), 4, "cache_type: expected 0 to 3, found 4"},
         {offsetof(myelin_model_options, cache_type), -1, "cache_type"},
