@@ -157,6 +157,10 @@ class Peers(unittest.TestCase):
         self.assertNotIn("--activations", plain)
         self.assertEqual(rounded[-2:], ["--activations", "bf16"])
         self.assertEqual([row["peers"][0]["ratio"]["median"] for row in result["rows"]], [1, 1])
+        result = self.measure("prefill-8bit-rounded,eight-4bit-rounded", "--rounds", 1)
+        for arguments in [e["arguments"] for e in self.log() if e["key"] == "myelin"][2:]:
+            self.assertEqual(arguments[-2:], ["--activations", "int8"])
+        self.assertEqual([row["wanted"] for row in result["rows"]], [{"ratio": 2.2}, {"ratio": 2}])
 
     def test_several_sequences(self):
         result = self.measure("two-4bit,eight-4bit", "--rounds", 1,
@@ -307,7 +311,7 @@ class Peers(unittest.TestCase):
     def test_list(self):
         done = self.run_peers("--list")
         self.assertEqual(done.returncode, 0)
-        self.assertEqual(len(done.stdout.splitlines()), 21)
+        self.assertEqual(len(done.stdout.splitlines()), 24)
         self.assertIn("decode-bf16 ", done.stdout)
 
     def test_wrong_usage(self):
