@@ -13,27 +13,43 @@ static void *cut(unsigned char *base, uint64_t *used, int64_t count, size_t size
     return array;
 }
 
-static mln_persist_words cut_words(unsigned char *base, uint64_t *used, int64_t each,
-                                   int32_t rounds) {
-    each = (each + 63) / 64 * 64;
-    return (mln_persist_words){cut(base, used, each * rounds, sizeof(float)), each};
+static int64_t whole_lines(int64_t words) {
+    return (words + 63) / 64 * 64;
+}
+
+static mln_persist_words cut_few_words(unsigned char *base, uint64_t *used, int64_t each) {
+    each = whole_lines(each);
+    return (mln_persist_words){cut(base, used, each * MLN_PERSIST_FEW_ROUNDS, sizeof(float)), each};
+}
+
+/* Round after round, of each round kind after kind. */
+static void cut_rounds(mln_cuda_persist *p, const myelin_config *config, unsigned char *base,
+                       uint64_t *used) {
+    int64_t q = (int64_t)config->num_attention_heads * config->head_dim;
+    int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
+    mln_persist_words *kinds[] = {&p->residual[0], &p->residual[1], &p->qkv, &p->attended,
+                                  &p->gated};
+    const int64_t words[] = {config->hidden_size, config->hidden_size, q + 2 * kv, q,
+                             config->intermediate_size};
+    int64_t round = 0;
+    for (int i = 0; i < 5; i++)
+        round += whole_lines(words[i]);
+    float *all = cut(base, used, round * p->rounds, sizeof(float));
+    for (int i = 0; i < 5; i++) {
+        *kinds[i] = (mln_persist_words){all, round};
+        all = all ? all + whole_lines(words[i]) : NULL;
+    }
 }
 
 static uint64_t lay_out(mln_cuda_persist *p, const myelin_config *config, int32_t max_len,
                         unsigned char *base) {
     uint64_t used = 0;
-    int64_t q = (int64_t)config->num_attention_heads * config->head_dim;
-    int64_t kv = (int64_t)config->num_key_value_heads * config->head_dim;
     p->max_splits = (int32_t)(((int64_t)max_len + MLN_CUDA_SPLIT - 1) / MLN_CUDA_SPLIT);
     int64_t each = (int64_t)config->num_attention_heads * p->max_splits;
-    int32_t rounds = p->rounds = config->num_hidden_layers + 1, few = MLN_PERSIST_FEW_ROUNDS;
-    p->residual[0] = cut_words(base, &used, config->hidden_size, rounds);
-    p->residual[1] = cut_words(base, &used, config->hidden_size, rounds);
-    p->qkv = cut_words(base, &used, q + 2 * kv, rounds);
-    p->attended = cut_words(base, &used, q, rounds);
-    p->gated = cut_words(base, &used, config->intermediate_size, rounds);
-    p->best = cut_words(base, &used, 2 * MLN_PERSIST_BLOCKS, few);
-    p->partial = cut_words(base, &used, each * (config->head_dim + MLN_PERSIST_STATE), few);
+    p->rounds = config->num_hidden_layers + 1;
+    cut_rounds(p, config, base, &used);
+    p->best = cut_few_words(base, &used, 2 * MLN_PERSIST_BLOCKS);
+    p->partial = cut_few_words(base, &used, each * (config->head_dim + MLN_PERSIST_STATE));
     p->words_bytes = (int64_t)used;
     p->out_ids = cut(base, &used, MLN_PERSIST_STEPS + 1, sizeof(int32_t));
     p->layers = cut(base, &used, config->num_hidden_layers + (int64_t)1, sizeof *p->layers);
@@ -123,6 +139,25 @@ static const mln_cuda_matrix *matrix_of(const myelin_plugin_model *model, int pr
 static void cut_products(mln_cuda_persist *p, const myelin_plugin_model *model) {
     for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++)
         p->products[i] = cut_product(matrix_of(model, i), p);
+}
+
+/* What products read and write of a round's words. */
+static void connect_products(mln_cuda_persist *p) {
+    const float *first = p->residual[0].all;
+    int32_t middle = 0, out = (int32_t)(p->residual[1].all - first);
+    int32_t qkv = (int32_t)(p->qkv.all - first), gated = (int32_t)(p->gated.all - first);
+    int32_t attended = (int32_t)(p->attended.all - first);
+    const int32_t ways[MLN_PERSIST_PRODUCTS][3] = {{out, 0, qkv},
+                                                   {attended, out, middle},
+                                                   {middle, 0, gated},
+                                                   {gated, middle, out},
+                                                   {out, 0, gated}};
+    for (int i = 0; i < MLN_PERSIST_PRODUCTS; i++) {
+        p->products[i].from = ways[i][0];
+        p->products[i].before = ways[i][1];
+        p->products[i].to = ways[i][2];
+    }
+    p->round_words = (int32_t)p->qkv.each;
 }
 
 static int32_t widest_units(const myelin_plugin_model *model) {
@@ -216,6 +251,7 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
     p->ahead =
         p->tile_code == MLN_TILE_DENSE && layer_bytes(&model->layers[0]) <= LARGEST_LAYER_AHEAD;
     uint64_t bytes = lay_out(p, config, c->max_len, memory);
+    connect_products(p);
     code = cudaMemset(memory, 0, bytes);
     if (code == cudaSuccess)
         code = upload_layers(p, model);

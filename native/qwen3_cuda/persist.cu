@@ -4,6 +4,10 @@
  * all of them there from the first token to the last. In a block eight warps multiply, each with
  * one of the eight parts of every row; four attend; one or two copy weights. Sums are those of
  * tiles.cu and attend_tiles.cu, to the last bit.
+ *
+ * While activations are awaited, a warp makes what it multiplies first ready in its registers, all
+ * of a small product. Warps that do less give it some of theirs. How such a product goes on from
+ * there has a cost of its own for each jump, so that it is one piece of code for each shape.
  */
 #include <cuda_fp16.h>
 #include <stdint.h>
@@ -17,8 +21,6 @@
 #include "weights.cuh"
 
 namespace {
-
-#ifdef MLN_PERSISTS
 
 /* --- copying weights --- */
 
@@ -54,7 +56,7 @@ template <int CODE> struct Cursor {
 
     __device__ bool begin_product(int layer, int kind) {
         const mln_persist_product &product = p.products[kind];
-        Share share = share_of(p, layers, kind, layer);
+        Share share = share_of(layers, kind, layer);
         int begin = mln_split_begin(product.units, part);
         units = mln_split_begin(product.units, part + 1) - begin;
         left = share.count;
@@ -82,6 +84,7 @@ template <int CODE> struct Cursor {
 /* What is copied for one warp: which slot's content comes next. */
 template <int CODE> struct Supply {
     static constexpr int BYTES = Unit<CODE>::BYTES;
+    static constexpr bool MAY_ASK = CODE == MLN_TILE_DENSE;
     Cursor<CODE> at, ahead; /* ahead: what is asked for, to be in L2 when it is copied */
     Ring ring;
     uint32_t base;  /* shared address of slot 0 */
@@ -91,7 +94,8 @@ template <int CODE> struct Supply {
                       const Barriers &barriers, int part)
         : at(p, shared, part), ahead(at), ring(barriers, part, p.slots), unit(0), tile(0) {
         base = shared_address(shared) + (uint32_t)(part * p.slots) * Slot<CODE>::BYTES;
-        ahead.next();
+        if (MAY_ASK)
+            ahead.next();
         ahead.done = ahead.done || !p.ahead;
     }
 
@@ -102,7 +106,7 @@ template <int CODE> struct Supply {
     }
 
     __device__ void fill(uint64_t policy) {
-        if (unit == 0 && tile == 0 && !ahead.done)
+        if (MAY_ASK && unit == 0 && tile == 0 && !ahead.done)
             ask();
         int count = min(at.at_once, at.units - unit);
         const unsigned char *from = at.from + unit * BYTES;
@@ -135,8 +139,10 @@ __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
                        const Barriers &barriers) {
     constexpr int EACH = kParts / mln_persist_copying(CODE);
     int lane = threadIdx.x % 32, ring = lane % EACH;
-    if constexpr (EACH < kParts)
-        ring += (threadIdx.x - kProductThreads - kAttendThreads) / 32 * EACH;
+    int warp = (threadIdx.x - kProductThreads - kAttendThreads) / 32;
+    if (warp >= mln_persist_copying(CODE))
+        return;
+    ring += warp * EACH;
     Supply<CODE> mine(p, shared, barriers, ring);
     mine.at.done = mine.at.done || lane >= EACH;
     uint64_t policy = read_once_policy();
@@ -151,83 +157,122 @@ __device__ void supply(const mln_cuda_persist &p, const unsigned char *shared,
 
 /* --- products --- */
 
+/* This lane's activations of a unit: column 0 of 8, the others are zeros. */
+struct Column {
+    uint4 b[2];
+
+    __device__ explicit Column(const unsigned char *x)
+        : b{make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)} {
+        if (threadIdx.x % 32 < 4) {
+            b[0] = *reinterpret_cast<const uint4 *>(x);
+            b[1] = *reinterpret_cast<const uint4 *>(x + 64);
+        }
+    }
+    __device__ void multiply(float (&c)[4], const uint32_t (&a)[4], int step) const {
+        mma(c, a, word_of(b[step / 2], step % 2 * 2), word_of(b[step / 2], step % 2 * 2 + 1));
+    }
+};
+
 /* Units of T tiles, one after the other, from shared memory. */
 template <int CODE, int T> struct Run {
-    const unsigned char *w[T], *x; /* this lane's; x: of lanes 0 to 3 */
-    int scales;                    /* from the lane's vectors to its scales, less the codes */
+    const unsigned char *w[T]; /* this lane's */
+    int scales;                /* from the lane's vectors to its scales, less the codes */
 
-    __device__ explicit Run(const unsigned char *row)
-        : x(row + threadIdx.x % 32 * 16),
-          scales((int)(threadIdx.x % 32 / 4 * 8) - (int)(threadIdx.x % 32 * 16)) {
+    __device__ Run() : scales((int)(threadIdx.x % 32 / 4 * 8) - (int)(threadIdx.x % 32 * 16)) {
     }
 
     __device__ void begin(int tile, const unsigned char *units) {
         w[tile] = units + threadIdx.x % 32 * 16;
     }
 
+    __device__ void load(Unit<CODE> &unit, int tile, int u) const {
+        const unsigned char *from = w[tile] + u * Unit<CODE>::BYTES;
+        unit.template load_at<PlainLoad>(from, from + scales);
+    }
+
+    __device__ void skip(int units) {
+#pragma unroll
+        for (int t = 0; t < T; t++)
+            w[t] += units * Unit<CODE>::BYTES;
+    }
+
     /* The products of the next N units with the activations. */
-    template <int N> __device__ void add(float (&c)[T][4]) {
+    template <int N> __device__ void add(float (&c)[kTogether][4], const unsigned char *&x) {
 #pragma unroll
         for (int u = 0; u < N; u++) {
             Unit<CODE> unit[T];
 #pragma unroll
             for (int t = 0; t < T; t++)
-                unit[t].template load_at<PlainLoad>(w[t] + u * Unit<CODE>::BYTES,
-                                                    w[t] + scales + u * Unit<CODE>::BYTES);
-            uint4 b[2] = {make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)};
-            if (threadIdx.x % 32 < 4) { /* column 0 of 8: the others are zeros */
-                b[0] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit);
-                b[1] = *reinterpret_cast<const uint4 *>(x + u * kRowUnit + 64);
-            }
+                load(unit[t], t, u);
+            Column column(x + u * kRowUnit);
 #pragma unroll
             for (int step = 0; step < 4; step++)
 #pragma unroll
                 for (int t = 0; t < T; t++) {
                     uint32_t a[4];
                     fragment<CODE>(a, unit[t], step);
-                    mma(c[t], a, word_of(b[step / 2], step % 2 * 2),
-                        word_of(b[step / 2], step % 2 * 2 + 1));
+                    column.multiply(c[t], a, step);
                 }
         }
-#pragma unroll
-        for (int t = 0; t < T; t++)
-            w[t] += N * Unit<CODE>::BYTES;
+        skip(N);
         x += N * kRowUnit;
     }
 
     /* `count` units, up to MOST without a jump. */
-    template <int MOST> __device__ void add_all(float (&c)[T][4], int count) {
+    template <int MOST>
+    __device__ void add_all(float (&c)[kTogether][4], const unsigned char *&x, int count) {
         if (MOST > 1 && count & 1)
-            add<1>(c);
+            add<1>(c, x);
         if (MOST > 2 && count & 2)
-            add<2>(c);
+            add<2>(c, x);
 #pragma unroll 1
         for (int left = count & -MOST; left > 0; left -= MOST)
-            add<MOST>(c);
+            add<MOST>(c, x);
     }
 };
 
-__device__ __noinline__ mln_cuda_best best_of_warp(mln_cuda_best best) {
+/* Of a group's tiles the first units, as mma() wants them. */
+template <int CODE, int COUNT> struct Held {
+    uint32_t a[COUNT][4][4]; /* tile after tile */
+    int units;               /* of each tile */
+    int used;                /* of them those of a slot that has more */
+
+    __device__ void put(int at, const Unit<CODE> &unit) {
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            fragment<CODE>(a[at][step], unit, step);
+    }
+};
+
+__device__ mln_cuda_best best_of_warp(mln_cuda_best best) {
     for (int offset = 16; offset > 0; offset /= 2)
         best = better_of_lanes(best, offset, ~0u);
     return best;
 }
 
-/* What a product reads, and where its rows go. */
+/* What a product reads, and where its rows go: words from the first of all on. */
 struct Passage {
-    const float *from, *before; /* before: what the sums are added to, or NULL */
-    Turn to;
-    bool embedded; /* the residual is the embedding of the token */
-    bool norm;     /* of the residual */
+    int from;        /* kEmbedded: the residual, which is the token's embedding */
+    int before;      /* likewise what sums are added to, if they are */
+    int to, emptied; /* as a Turn has it */
 };
+constexpr int kEmbedded = -1;
 
-/* A warp's part of a product's row, and where in shared memory it is. */
-struct Span {
-    int units, at_once;    /* in a slot */
-    bool own;              /* a tile's */
-    int first, last, end;  /* quads: this lane's first, the part's last that there is, its end */
-    int batches;           /* quads of each lane, if all have as many */
-    int row, wide, narrow; /* what of it is this lane's to make binary16, and to where */
+/* Whether a product is of the norm of a residual; else its sums are added to one. */
+__device__ bool is_normed(int kind) {
+    return kind != MLN_PERSIST_O && kind != MLN_PERSIST_DOWN;
+}
+
+/* A stretch for one of its lanes, whose quads are `first`, `first` + 32, ... */
+struct Span : Stretch {
+    int wide, narrow; /* what of it is this lane's to make binary16, and to where */
+
+    __device__ Span(const Stretch &stretch, int lane) : Stretch(stretch) {
+        int unit = row + lane / kUnitQuads * kRowUnit, quad = lane % kUnitQuads;
+        wide = unit + quad * (int)sizeof(float4);
+        narrow = unit + mln_single_offset(4 * quad);
+        first += lane;
+    }
 };
 
 /* A row that a thread finishes, if `to` is not negative. */
@@ -244,20 +289,37 @@ template <int CODE> struct Products {
     unsigned char *shared;
     Layers layers;
     Ring ring;
-    Patience patience;
     int warp, lane, parity;
     Place place; /* of the round */
     int32_t id;  /* of the token */
-    mln_cuda_best best;
 
     __device__ Products(const mln_cuda_persist &persist, unsigned char *dynamic, Common &all)
         : p(persist), common(all), shared(dynamic), layers(persist, dynamic),
-          ring(all.barriers, threadIdx.x / 32, persist.slots), patience{persist.out_ids +
-                                                                            MLN_PERSIST_STEPS,
-                                                                        false},
-          warp(threadIdx.x / 32), lane(threadIdx.x % 32),
-          parity(0), place{persist.rounds - 1, persist.rounds - 2},
-          id(persist.row.id), best{0.0f, INT32_MAX} {
+          ring(all.barriers, threadIdx.x / 32, persist.slots), warp(threadIdx.x / 32),
+          lane(threadIdx.x % 32), parity(0), place{persist.rounds - 1, persist.rounds - 2},
+          id(persist.row.id) {
+        forget();
+        if (threadIdx.x < MLN_PERSIST_PRODUCTS)
+            common.products[threadIdx.x] = p.products[threadIdx.x];
+        if (threadIdx.x < MLN_PERSIST_PRODUCTS * kParts)
+            measure(common.stretches[threadIdx.x / kParts][threadIdx.x % kParts],
+                    p.products[threadIdx.x / kParts], threadIdx.x % kParts);
+        ProductSync()();
+    }
+
+    /* The best row that this thread has finished. */
+    __device__ void forget() {
+        if (threadIdx.x < kTogether * MLN_TILE_ROWS)
+            common.bests[threadIdx.x] = mln_cuda_best{0.0f, INT32_MAX};
+    }
+
+    __device__ float *words() const {
+        return p.residual[0].all;
+    }
+
+    __device__ void post(const Passage &way, int row, float value) const {
+        put_word(words() + (way.to + row), as_word(value));
+        put_word(words() + (way.emptied + row), kEmpty);
     }
 
     __device__ float4 *norm_at() const {
@@ -266,9 +328,10 @@ template <int CODE> struct Products {
 
     /* The norm's weights of this warp's part on their way to where this lane will want them. */
     __device__ void ask_norm(const float *from) const {
-        int units = p.products[MLN_PERSIST_QKV].units;
-        int end = min(kUnitQuads * mln_split_begin(units, warp + 1), p.hidden / 4);
-        for (int i = kUnitQuads * mln_split_begin(units, warp) + lane; i < end; i += 32)
+        const Stretch &stretch = common.stretches[MLN_PERSIST_QKV][warp];
+        int last = stretch.last;
+#pragma unroll 1
+        for (int i = stretch.first + lane; i <= last; i += 32)
             asm volatile(
                 "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(norm_at() + i)),
                 "l"(from + 4 * i)
@@ -298,39 +361,52 @@ template <int CODE> struct Products {
 
     /* Quads first, first + 32, ... of a row; `last` for those past it. */
     template <int N>
-    __device__ void take(uint4 (&found)[N], const Passage &way, int first, int last) {
+    __device__ void look_at(uint4 (&found)[N], const Passage &way, int first, int last) const {
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            found[u] = look_four(words() + (way.from + 4 * min(first + 32 * u, last)));
+    }
+
+    template <int N> __device__ static bool are_there(const uint4 (&found)[N]) {
+        bool all = true;
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            all = all && is_there(found[u]);
+        return all;
+    }
+
+    /* The same until they are there; `found` may have been looked at before. */
+    template <int N>
+    __device__ void take(uint4 (&found)[N], const Passage &way, int first, int last) const {
         const float *at[N];
 #pragma unroll
         for (int u = 0; u < N; u++)
-            at[u] = way.from + 4 * min(first + 32 * u, last);
-        patience.await([&] {
-            bool all = true;
+            at[u] = words() + (way.from + 4 * min(first + 32 * u, last));
+        if (!are_there(found))
+            await(lost_of(p), [&] {
 #pragma unroll
-            for (int u = 0; u < N; u++)
-                found[u] = look_four(at[u]);
-#pragma unroll
-            for (int u = 0; u < N; u++)
-                all = all && is_there(found[u]);
-            return all;
-        });
+                for (int u = 0; u < N; u++)
+                    found[u] = look_four(at[u]);
+                return are_there(found);
+            });
     }
 
     /* Those quads times the norm's weights, zeros past `last`. */
     template <int N, bool NORM>
-    __device__ void gather(float4 (&v)[N], const Passage &way, int first, int last) {
-        uint4 found[N];
+    __device__ void gather(float4 (&v)[N], uint4 (&found)[N], const Passage &way, int first,
+                           int last) {
         float4 n[N];
 #pragma unroll
         for (int u = 0; u < N; u++)
             if (NORM)
                 n[u] = norm_at()[min(first + 32 * u, last)];
-        if (NORM && way.embedded)
+        if (NORM && way.from == kEmbedded)
 #pragma unroll
             for (int u = 0; u < N; u++)
                 found[u] = reinterpret_cast<const uint4 *>(embedded())[min(first + 32 * u, last)];
         else
             take(found, way, first, last);
-        if (NORM && !way.embedded) /* for the norm's factor */
+        if (NORM && way.from != kEmbedded) /* for the norm's factor */
 #pragma unroll
             for (int u = 0; u < N; u++)
                 if (first + 32 * u <= last)
@@ -345,6 +421,13 @@ template <int CODE> struct Products {
             if (first + 32 * u > last)
                 v[u] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         }
+    }
+
+    /* Nothing has been looked at. */
+    template <int N> __device__ static void begin_looks(uint4 (&found)[N]) {
+#pragma unroll
+        for (int u = 0; u < N; u++)
+            found[u] = make_uint4(kEmpty, kEmpty, kEmpty, kEmpty);
     }
 
     template <int N> __device__ static float most_of(const float4 (&v)[N]) {
@@ -383,16 +466,23 @@ template <int CODE> struct Products {
     }
 
     /* A warp's part of 32 N quads, through registers. */
-    template <int N, bool NORM> __device__ float stage_short(const Passage &way, const Span &span) {
+    template <int N, bool NORM>
+    __device__ float stage_short(uint4 (&found)[N], const Passage &way, const Span &span) {
         float4 v[N];
+        gather<N, NORM>(v, found, way, span.first, span.first + 32 * (N - 1));
         float up, down;
-        gather<N, NORM>(v, way, span.first, span.first + 32 * (N - 1));
         meet<NORM>(most_of(v), &up, &down);
 #pragma unroll
         for (int u = 0; u < N; u++)
             put_halves(shared + span.narrow + 2 * u * kRowUnit, halves_of(v[u], up));
         __syncwarp();
         return down;
+    }
+
+    template <int N, bool NORM> __device__ float stage_short(const Passage &way, const Span &span) {
+        uint4 found[N];
+        begin_looks(found);
+        return stage_short<N, NORM>(found, way, span);
     }
 
     /* Of any length, through shared memory. */
@@ -402,7 +492,9 @@ template <int CODE> struct Products {
 #pragma unroll 1
         for (int i = span.first; i < span.end; i += 32 * N) {
             float4 v[N];
-            gather<N, NORM>(v, way, i, span.last);
+            uint4 found[N];
+            begin_looks(found);
+            gather<N, NORM>(v, found, way, i, span.last);
             most = fmaxf(most, most_of(v));
 #pragma unroll
             for (int u = 0; u < N; u++)
@@ -421,10 +513,10 @@ template <int CODE> struct Products {
         uint2 halves[N];
 #pragma unroll
         for (int n = 0; n < N; n++)
-            if (2 * n + lane / kUnitQuads < left) {
-                halves[n] =
-                    halves_of(*reinterpret_cast<const float4 *>(from + 2 * n * kRowUnit), up);
-            }
+            halves[n] =
+                2 * n + lane / kUnitQuads < left
+                    ? halves_of(*reinterpret_cast<const float4 *>(from + 2 * n * kRowUnit), up)
+                    : make_uint2(0, 0);
         __syncwarp();
 #pragma unroll
         for (int n = 0; n < N; n++)
@@ -449,8 +541,8 @@ template <int CODE> struct Products {
 
     /* A product's activations to where this warp reads its part of them, as stage_row() does it;
      * what undoes their power of two. */
-    __device__ float stage(const Passage &way, const Span &span) {
-        if (way.norm) {
+    __device__ float stage(int kind, const Passage &way, const Span &span) {
+        if (is_normed(kind)) {
             asm volatile("cp.async.wait_all;" ::: "memory");
             switch (span.batches) {
             case 1:
@@ -485,7 +577,7 @@ template <int CODE> struct Products {
     /* All lanes have used a slot. */
     __device__ void give_back() {
         if (lane == 0)
-            arrive(ring.empty + 8 * ring.slot);
+            ring.give_back();
         ring.next();
     }
 
@@ -498,51 +590,185 @@ template <int CODE> struct Products {
         }
     }
 
-    /* T tiles side by side, in one slot or in slots of their own. */
-    template <int T> __device__ void add_tiles(const Span &span) {
+    /* To unit `used` of the next slot, or of T of them when each tile has its own. */
+    template <int T> __device__ void enter(Run<CODE, T> &run, const Span &span, int used) const {
         bool own = mln_persist_may_own(CODE) && span.own;
-        float c[T][4];
+        Ring walk = ring;
 #pragma unroll
-        for (int t = 0; t < T; t++)
-            c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0.0f;
-#pragma unroll 1
-        for (int unit = 0; unit < span.units; unit += span.at_once) {
-            Run<CODE, T> run(shared + span.row + unit * kRowUnit);
-            Ring walk = ring;
+        for (int t = 0; t < T; t++) {
+            if (own || t == 0)
+                walk.await_full();
+            run.begin(t, slot_at(walk.slot) +
+                             (used + (own ? 0 : t * span.at_once)) * Unit<CODE>::BYTES);
+            if (own)
+                walk.next();
+        }
+    }
+
+    template <int T> __device__ void leave(const Span &span) {
+        __syncwarp();
+        give_back();
 #pragma unroll
-            for (int t = 0; t < T; t++) {
-                if (own || t == 0)
-                    walk.await_full();
-                run.begin(t, slot_at(walk.slot) + (own ? 0 : t * span.at_once * Unit<CODE>::BYTES));
-                if (own)
-                    walk.next();
+        for (int t = 1; t < T; t++)
+            if (mln_persist_may_own(CODE) && span.own)
+                give_back();
+    }
+
+    /* Units from slot after slot, which are fragments already. */
+    template <int T, int MOST, int COUNT>
+    __device__ void hold_dense(Held<CODE, COUNT> &held, const Span &span) {
+#pragma unroll
+        for (int u = 0; u < MOST; u++)
+            if (u < held.units) {
+                Run<CODE, T> run;
+                enter(run, span, held.used);
+#pragma unroll
+                for (int t = 0; t < T; t++) {
+                    Unit<CODE> unit;
+                    run.load(unit, t, 0);
+#pragma unroll
+                    for (int i = 0; i < Unit<CODE>::VECTORS; i++)
+                        await_word(unit.v[i].x);
+                    held.put(t * MOST + u, unit);
+                }
+                held.used++;
+                leave_used<T>(held.used, span, u + 1);
+            } else {
+#pragma unroll
+                for (int t = 0; t < T; t++)
+                    held.put(t * MOST + u, Unit<CODE>{});
             }
-            run.template add_all<(T > 2                    ? 1
-                                  : CODE == MLN_TILE_DENSE ? 2
-                                                           : 4)>(
-                c, min(span.at_once, span.units - unit));
-            __syncwarp();
-            give_back();
+    }
+
+    /* Units of the next slot alone, made fragments without a jump, also those that are not there.
+     */
+    template <int T, int MOST, int COUNT>
+    __device__ void hold_codes(Held<CODE, COUNT> &held, const Span &span) {
+        Run<CODE, T> run;
+        Unit<CODE> units[T * MOST];
+        held.used = held.units;
+        enter(run, span, 0);
 #pragma unroll
-            for (int t = 1; t < T; t++)
-                if (own)
-                    give_back();
+        for (int i = 0; i < T * MOST; i++)
+            run.load(units[i], i / MOST, i % MOST);
+#pragma unroll
+        for (int i = 0; i < T * MOST; i++)
+            await_word(units[i].v[0].x ^ units[i].scales[0].x);
+        leave_used<T>(held.used, span, held.units);
+#pragma unroll
+        for (int i = 0; i < T * MOST; i++)
+            held.put(i, units[i]);
+    }
+
+    /* Gives back what has been used up of slots, `unit` units into the part. */
+    template <int T> __device__ void leave_used(int &used, const Span &span, int unit) {
+        if (used == span.at_once || unit == span.units) {
+            if (used > 0)
+                leave<T>(span);
+            used = 0;
+        }
+    }
+
+    /* Before activations are there: what can be done without them. All of `held` is written, so
+     * that no register keeps what was there before. */
+    template <int T, int MOST, int COUNT>
+    __device__ void hold_tiles(Held<CODE, COUNT> &held, const Span &span, int units) {
+        held.used = 0;
+        held.units = units;
+        if constexpr (CODE == MLN_TILE_DENSE)
+            hold_dense<T, MOST>(held, span);
+        else
+            hold_codes<T, MOST>(held, span);
+#pragma unroll
+        for (int i = T * MOST; i < COUNT; i++)
+            held.put(i, Unit<CODE>{});
+    }
+
+    template <int T, int MOST, int COUNT>
+    __device__ void add_held(float (&c)[kTogether][4], const Held<CODE, COUNT> &held,
+                             const Span &span) const {
+        const unsigned char *x = shared + span.row + lane * 16;
+#pragma unroll
+        for (int u = 0; u < MOST; u++)
+            if (u < held.units) {
+                Column column(x + u * kRowUnit);
+#pragma unroll
+                for (int step = 0; step < 4; step++)
+#pragma unroll
+                    for (int t = 0; t < T; t++)
+                        column.multiply(c[t], held.a[t * MOST + u][step], step);
+            }
+    }
+
+    /* Of the first tiles of a product that is not small. Where a part of codes is short, making
+     * them ready takes longer than activations. */
+    __device__ void hold(Held<CODE, kHeld> &held, const Span &span, int tiles) {
+        constexpr bool DENSE = CODE == MLN_TILE_DENSE;
+        int units = DENSE ? span.units : span.units < kLongPart ? 0 : span.at_once;
+        switch (units > 0 ? tiles : 0) {
+        case 0:
+            held.used = held.units = 0;
+#pragma unroll
+            for (int i = 0; i < kHeld; i++)
+                held.put(i, Unit<CODE>{});
+            return;
+        case 1:
+            return hold_tiles<1, kHeld>(held, span, min(kHeld, units));
+        case 2:
+            return hold_tiles<2, kHeld / 2>(held, span, min(kHeld / 2, units));
+        case 3:
+            return hold_tiles<3, kHeld / 3>(held, span, min(kHeld / 3, units));
+        default:
+            return hold_tiles<4, kHeld / 4>(held, span, min(kHeld / 4, units));
+        }
+    }
+
+    __device__ void begin_group(float (&c)[kTogether][4], const Held<CODE, kHeld> &held,
+                                const Span &span, int tiles) const {
+        switch (held.units > 0 ? tiles : 0) {
+        case 0:
+            return;
+        case 1:
+            return add_held<1, kHeld>(c, held, span);
+        case 2:
+            return add_held<2, kHeld / 2>(c, held, span);
+        case 3:
+            return add_held<3, kHeld / 3>(c, held, span);
+        default:
+            return add_held<4, kHeld / 4>(c, held, span);
+        }
+    }
+
+    /* T tiles side by side, from a unit on of whose slot so many have been used. */
+    template <int T>
+    __device__ void add_tiles(float (&c)[kTogether][4], const Span &span, int unit, int used) {
+        const unsigned char *x = shared + span.row + unit * kRowUnit + lane * 16;
+#pragma unroll 1
+        while (unit < span.units) {
+            Run<CODE, T> run;
+            enter(run, span, used);
+            int count = min(span.at_once - used, span.units - unit);
+            run.template add_all<(T > 2 ? 1 : CODE == MLN_TILE_DENSE ? 2 : 4)>(c, x, count);
+            leave<T>(span);
+            unit += count;
+            used = 0;
         }
 #pragma unroll
         for (int t = 0; t < T; t++)
             put_part(t, c[t]);
     }
 
-    __device__ void add_group(const Span &span, int tiles) {
+    __device__ void add_group(float (&c)[kTogether][4], const Span &span, int tiles, int unit,
+                              int used) {
         switch (tiles) {
         case 1:
-            return add_tiles<1>(span);
+            return add_tiles<1>(c, span, unit, used);
         case 2:
-            return add_tiles<2>(span);
+            return add_tiles<2>(c, span, unit, used);
         case 3:
-            return add_tiles<3>(span);
+            return add_tiles<3>(c, span, unit, used);
         default:
-            return add_tiles<4>(span);
+            return add_tiles<4>(c, span, unit, used);
         }
     }
 
@@ -557,119 +783,167 @@ template <int CODE> struct Products {
         if (kind == MLN_PERSIST_GATED) {
             float z = __shfl_xor_sync(~0u, y, 8);
             if (row.to >= 0)
-                way.to.post(row.to, silu(y) * z);
+                post(way, row.to, silu(y) * z);
         } else if (kind == MLN_PERSIST_HEAD) {
             if (row.to >= 0 && y == y)
-                best = better(best, mln_cuda_best{y, row.to});
+                common.bests[threadIdx.x] =
+                    better(common.bests[threadIdx.x], mln_cuda_best{y, row.to});
         } else if (row.to >= 0) {
             uint32_t before = row.before;
-            if (way.before && !is_there(before))
-                before = look(way.before + row.to); /* all of them are there now */
-            way.to.post(row.to, way.before ? __uint_as_float(before) + y : y);
+            if (!is_normed(kind) && !is_there(before))
+                before = look(words() + (way.before + row.to)); /* all of them are there now */
+            post(way, row.to, is_normed(kind) ? y : __uint_as_float(before) + y);
         }
     }
 
-    __device__ Span span_of(const mln_persist_product &product) const {
-        int begin = mln_split_begin(product.units, warp), quad = lane % kUnitQuads;
-        int end = mln_split_begin(product.units, warp + 1);
-        Span span = {end - begin,
-                     product.at_once,
-                     product.own != 0,
-                     begin * kUnitQuads + lane,
-                     0,
-                     end * kUnitQuads,
-                     0,
-                     p.at_row + begin * kRowUnit,
-                     0,
-                     0};
-        span.last = min(span.end, product.columns / 4) - 1;
-        if (span.last + 1 == span.end && span.units % 2 == 0)
-            span.batches = span.units / 2;
-        int unit = span.row + lane / kUnitQuads * kRowUnit;
-        span.wide = unit + quad * (int)sizeof(float4);
-        span.narrow = unit + mln_single_offset(4 * quad);
-        settle(span.units);
-        settle(span.at_once);
+    __device__ void measure(Stretch &stretch, const mln_persist_product &product, int part) const {
+        int begin = mln_split_begin(product.units, part);
+        int end = mln_split_begin(product.units, part + 1);
+        stretch.units = end - begin;
+        stretch.at_once = product.at_once;
+        stretch.own = product.own;
+        stretch.first = begin * kUnitQuads;
+        stretch.end = end * kUnitQuads;
+        stretch.last = min(stretch.end, product.columns / 4) - 1;
+        stretch.row = p.at_row + begin * kRowUnit;
+        bool even = stretch.last + 1 == stretch.end && stretch.units % 2 == 0;
+        stretch.batches = even ? stretch.units / 2 : 0;
+    }
+
+    __device__ Span span_of(int kind) const {
+        Span span(common.stretches[kind][warp], lane);
         settle(span.first);
-        settle(span.batches);
-        settle(span.row);
-        settle(span.wide);
         settle(span.narrow);
         return span;
     }
 
     /* The row that this thread finishes of a group whose first tile is `first`. */
-    __device__ Finished row_of(int kind, const Passage &way, const mln_persist_product &product,
-                               const float *undos, int first) const {
+    __device__ Finished row_of(int kind, int layer, const Passage &way,
+                               const mln_persist_product &product, int first) const {
         int slot = threadIdx.x % MLN_TILE_ROWS;
         int tile = first + (int)(threadIdx.x / MLN_TILE_ROWS) * (int)gridDim.x;
         Finished row = {-1, 0.0f, kEmpty};
         if (threadIdx.x >= product.together * MLN_TILE_ROWS || tile >= product.tiles)
             return row;
-        row.undo = __ldg(undos + tile * MLN_TILE_ROWS + slot);
+        row.undo = __ldg(layers.all[layer].row_scales[kind % 4] + tile * MLN_TILE_ROWS + slot);
         int to = kind == MLN_PERSIST_GATED ? tile * 8 + slot : tile * MLN_TILE_ROWS + slot;
         if (to < product.rows && (kind != MLN_PERSIST_GATED || slot < 8))
             row.to = to;
-        if (row.to >= 0 && way.before)
-            row.before = way.embedded ? __float_as_uint(embedded()[to]) : look(way.before + to);
+        if (row.to >= 0 && !is_normed(kind))
+            row.before = way.before == kEmbedded ? __float_as_uint(embedded()[to])
+                                                 : look(words() + (way.before + to));
         return row;
     }
 
-    __device__ void run(int kind, int layer, const Passage &way) {
-        const mln_persist_product &product = p.products[kind];
-        Share share = share_of(p, layers, kind, layer);
-        if (share.count > 0) {
-            run_share(kind, way, product, share, layers.all[layer].row_scales[kind % 4]);
-        } else if (way.norm) {
+    __device__ __forceinline__ void run(int kind, int layer, const Passage &way) {
+        const mln_persist_product &product = common.products[kind];
+        Share share = share_of(layers, kind, layer);
+        if (share.count > 0)
+            run_share(kind, layer, way, product, share);
+        else if (is_normed(kind))
             asm volatile("cp.async.wait_all;" ::: "memory");
-        }
-        if (way.norm)
+        if (is_normed(kind))
             ask_norm(norm_after(kind, layer));
     }
 
-    __device__ void run_share(int kind, const Passage &way, const mln_persist_product &product,
-                              const Share &share, const float *undos) {
-        int together = product.together, step = together * (int)gridDim.x, first = share.first;
-        Finished row = row_of(kind, way, product, undos, first);
-        Span span = span_of(product);
+    __device__ __forceinline__ void run_share(int kind, int layer, const Passage &way,
+                                              const mln_persist_product &product,
+                                              const Share &share) {
+        const Stretch &stretch = common.stretches[kind][warp];
+        bool whole = CODE == MLN_TILE_DENSE || stretch.at_once >= stretch.units; /* in a slot */
+        int tiles = whole && share.count <= product.together ? share.count : 0;
+        int batches = stretch.batches;
+        if (is_normed(kind) && batches == 1) {
+            if (tiles == 2)
+                return run_small<2, 1, true>(kind, layer, way, product, share.first);
+            if (tiles == 3)
+                return run_small<3, 1, true>(kind, layer, way, product, share.first);
+            if (tiles == 1)
+                return run_small<1, 1, true>(kind, layer, way, product, share.first);
+        } else if (!is_normed(kind) && tiles == 1) {
+            if (batches == 2)
+                return run_small<1, 2, false>(kind, layer, way, product, share.first);
+            if (batches == 3)
+                return run_small<1, 3, false>(kind, layer, way, product, share.first);
+        }
+        run_any(kind, layer, way, product, share);
+    }
+
+    /* T tiles of a product whose units, 2 N each, are all held: one look at what may be there by
+     * now, before, and hardly a jump. */
+    template <int T, int N, bool NORM>
+    __device__ __forceinline__ void run_small(int kind, int layer, const Passage &way,
+                                              const mln_persist_product &product, int first) {
+        Finished row = row_of(kind, layer, way, product, first);
+        Span span = span_of(kind);
+        Held<CODE, T * 2 * N> held;
+        uint4 found[N];
+        begin_looks(found);
+        if (!NORM || way.from != kEmbedded)
+            look_at(found, way, span.first, span.first + 32 * (N - 1));
+        hold_tiles<T, 2 * N>(held, span, 2 * N);
+        if (NORM) /* its weights are there */
+            asm volatile("cp.async.wait_all;" ::: "memory");
+        float factor = stage_short<N, NORM>(found, way, span), c[kTogether][4] = {};
+        add_held<T, 2 * N>(c, held, span);
+#pragma unroll
+        for (int t = 0; t < T; t++)
+            put_part(t, c[t]);
+        finish_group(kind, way, row, factor, true);
+    }
+
+    /* As many groups of tiles as there are, of parts of any length. */
+    __device__ void run_any(int kind, int layer, const Passage &way,
+                            const mln_persist_product &product, const Share &share) {
+        int together = product.together, first = share.first;
+        Finished row = row_of(kind, layer, way, product, first);
+        Span span = span_of(kind);
         settle(together);
-        settle(step);
-        float factor = stage(way, span);
+        Held<CODE, kHeld> held;
+        hold(held, span, min(together, share.count));
+        float factor = stage(kind, way, span), c[kTogether][4] = {};
+        begin_group(c, held, span, min(together, share.count));
+        int unit = held.units, used = held.used;
 #pragma unroll 1
         for (int left = share.count; left > 0; left -= together) {
-            add_group(span, min(together, left));
-            ProductSync()();
-            if (threadIdx.x < kTogether * MLN_TILE_ROWS) {
-                if (left == share.count && way.norm) {
-                    FactorSync()();
-                    factor *= common.factor;
-                }
-                finish(kind, way, row, factor);
-                if (left > together)
-                    row = row_of(kind, way, product, undos, first += step);
-            }
-            parity ^= 1;
+            add_group(c, span, min(together, left), unit, used);
+            unit = used = 0;
+#pragma unroll
+            for (int i = 0; i < 4 * kTogether; i++)
+                c[i / 4][i % 4] = 0.0f;
+            factor = finish_group(kind, way, row, factor, left == share.count);
+            if (threadIdx.x < kTogether * MLN_TILE_ROWS && left > together)
+                row = row_of(kind, layer, way, product, first += together * (int)gridDim.x);
         }
+    }
+
+    /* The parts of a group's rows are there. */
+    __device__ float finish_group(int kind, const Passage &way, const Finished &row, float factor,
+                                  bool begins) {
+        ProductSync()();
+        if (threadIdx.x < kTogether * MLN_TILE_ROWS) {
+            if (begins && is_normed(kind)) {
+                FactorSync()();
+                factor *= common.factor;
+            }
+            finish(kind, way, row, factor);
+        }
+        parity ^= 1;
+        return factor;
     }
 
     /* The head's input is that of the round before, as a layer's. */
     __device__ Passage passage(int kind, int layer) const {
-        bool first = layer == 0;
-        Turn out = place.of(p.residual[1]), middle = place.of(p.residual[0]);
-        Turn gated = place.of(p.gated);
-        const float *in = out.emptied;
-        switch (kind) {
-        case MLN_PERSIST_O:
-            return Passage{place.of(p.attended).now, in, middle, first, false};
-        case MLN_PERSIST_GATED:
-            return Passage{middle.now, nullptr, gated, false, true};
-        case MLN_PERSIST_DOWN:
-            return Passage{gated.now, middle.now, out, false, false};
-        case MLN_PERSIST_HEAD:
-            return Passage{out.now, nullptr, gated, false, true};
-        default:
-            return Passage{in, nullptr, place.of(p.qkv), first, true};
-        }
+        int now = place.now * p.round_words, before = place.before * p.round_words;
+        int residual = layer == 0 ? kEmbedded : before + p.products[MLN_PERSIST_QKV].from;
+        const mln_persist_product &product = common.products[kind];
+        Passage way = {now + product.from, now + product.before, now + product.to,
+                       before + product.to};
+        if (kind == MLN_PERSIST_QKV)
+            way.from = residual;
+        if (kind == MLN_PERSIST_O)
+            way.before = residual;
+        return way;
     }
 
     /* The norm after a product's. */
@@ -681,23 +955,24 @@ template <int CODE> struct Products {
 
     /* The best of all blocks, the same in each. */
     __device__ void pick(int step) {
-        if (warp < 2) {
-            best = best_of_warp(best);
+        if (warp < kTogether * MLN_TILE_ROWS / 32) {
+            mln_cuda_best best = best_of_warp(common.bests[threadIdx.x]);
             if (lane == 0)
-                common.bests[warp] = best;
+                common.own[warp] = best;
+            forget();
         }
         TokenSync()();
         /* all have written, and so have read what is two tokens old */
         Turn turn = turn_of_few(p.best, step, 2);
         if (threadIdx.x == 0) {
             order_words();
-            best = better(common.bests[0], common.bests[1]);
+            mln_cuda_best best = better(common.own[0], common.own[1]);
             turn.post_two(2 * blockIdx.x, best.value, __int_as_float(best.id));
         }
-        best = mln_cuda_best{0.0f, INT32_MAX};
+        mln_cuda_best best = {0.0f, INT32_MAX};
         if (threadIdx.x < gridDim.x) {
             uint2 two = make_uint2(0, INT32_MAX);
-            patience.await([&] {
+            await(lost_of(p), [&] {
                 two = look_two(turn.now + 2 * threadIdx.x);
                 return is_there(two);
             });
@@ -713,10 +988,9 @@ template <int CODE> struct Products {
         for (int w = 1; w < kParts; w++)
             best = better(best, common.winners[w]);
         id = best.id < 0 || best.id == INT32_MAX ? 0 : best.id; /* empty when patience has ended */
-        best = mln_cuda_best{0.0f, INT32_MAX};
     }
 
-    __device__ void decode() {
+    __device__ __forceinline__ void decode() {
         ask_norm(layers.all[0].norms[0]);
 #pragma unroll 1
         for (int step = 0; step < p.steps; step++) {
@@ -740,6 +1014,7 @@ template <int CODE> struct Products {
         asm volatile("cp.async.wait_all;" ::: "memory");
     }
 };
+
 /* --- the kernel --- */
 
 /* What all threads do first. */
@@ -747,12 +1022,12 @@ template <int CODE>
 __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common &common,
                        AttendCommon &attending) {
     int bytes = (p.num_layers + 1) * (int)sizeof(mln_persist_layer);
-    for (int i = threadIdx.x; i < bytes / 4; i += kThreads<CODE>)
+    for (int i = threadIdx.x; i < bytes / 4; i += kThreads)
         reinterpret_cast<uint32_t *>(shared + p.at_layers)[i] =
             reinterpret_cast<const uint32_t *>(p.layers)[i];
-    for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads<CODE>)
+    for (int i = threadIdx.x; i < kGroup * (D + 8); i += kThreads)
         (&attending.queries[0][0])[i] = __half(0.0f);
-    for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads<CODE>) {
+    for (int i = threadIdx.x; i < kParts * p.slots; i += kThreads) {
         make_barrier(shared_address(&common.barriers.full[i / p.slots][i % p.slots]), 1);
         make_barrier(shared_address(&common.barriers.empty[i / p.slots][i % p.slots]), 1);
     }
@@ -760,14 +1035,13 @@ __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common 
     if (threadIdx.x == 0)
         common.round = -1;
     __syncthreads();
+    deal(p, reinterpret_cast<mln_persist_layer *>(shared + p.at_layers));
+    __syncthreads();
 }
 
-#endif
-
 template <int CODE>
-__global__ void __launch_bounds__(kThreads<CODE>, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     persist_kernel(const __grid_constant__ mln_cuda_persist p) {
-#ifdef MLN_PERSISTS
     extern __shared__ __align__(128) unsigned char memory[];
     int base = (int)shared_address(memory);
     settle(base);
@@ -776,13 +1050,16 @@ __global__ void __launch_bounds__(kThreads<CODE>, 1)
     AttendCommon &attending = *reinterpret_cast<AttendCommon *>(all + kCommonBytes);
     unsigned char *shared = all + kFixedBytes;
     set_up<CODE>(p, shared, common, attending);
-    if (threadIdx.x < kProductThreads)
+    if (threadIdx.x < kProductThreads) {
+        take_registers<kProductRegisters>();
         Products<CODE>(p, shared, common).decode();
-    else if (threadIdx.x < kProductThreads + kAttendThreads)
+    } else if (threadIdx.x < kProductThreads + kAttendThreads) {
+        leave_registers<kAttendRegisters>();
         Attending(p, shared, attending, common).decode();
-    else
+    } else {
+        leave_registers<kCopyRegisters>();
         supply<CODE>(p, shared, common.barriers);
-#endif
+    }
 }
 
 const void *kernel_of(int code) {
@@ -805,25 +1082,26 @@ const void *kernel_of(int code) {
 extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks, int32_t *bytes) {
     const void *kernel = kernel_of(tile_code);
     cudaFuncAttributes attributes;
-    int values[4] = {0, 0, 0, 0};
-    const cudaDeviceAttr asked[4] = {cudaDevAttrComputeCapabilityMajor,
+    int values[5] = {0, 0, 0, 0, 0};
+    const cudaDeviceAttr asked[5] = {cudaDevAttrComputeCapabilityMajor,
+                                     cudaDevAttrComputeCapabilityMinor,
                                      cudaDevAttrCooperativeLaunch, cudaDevAttrMultiProcessorCount,
                                      cudaDevAttrMaxSharedMemoryPerBlockOptin};
     *blocks = *bytes = 0;
     cudaError_t error = cudaSuccess;
-    for (int i = 0; i < 4 && error == cudaSuccess; i++)
+    for (int i = 0; i < 5 && error == cudaSuccess; i++)
         error = cudaDeviceGetAttribute(&values[i], asked[i], 0);
-    if (error != cudaSuccess || values[0] < 9 || !values[1])
+    if (error != cudaSuccess || values[0] != 9 || values[1] != 0 || !values[2])
         return error;
     error = cudaFuncGetAttributes(&attributes, kernel);
     if (error != cudaSuccess)
         return error;
-    int most = values[3] - (int)attributes.sharedSizeBytes;
+    int most = values[4] - (int)attributes.sharedSizeBytes;
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     most -= kFixedBytes;
     if (error != cudaSuccess)
         return error;
-    *blocks = values[2] < MLN_PERSIST_BLOCKS ? values[2] : MLN_PERSIST_BLOCKS;
+    *blocks = values[3] < MLN_PERSIST_BLOCKS ? values[3] : MLN_PERSIST_BLOCKS;
     *bytes = most;
     return cudaSuccess;
 }
@@ -831,8 +1109,7 @@ extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks,
 extern "C" cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *p, cudaStream_t stream) {
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)p->blocks);
-    int copying = 32 * mln_persist_copying(p->tile_code);
-    config.blockDim = dim3((unsigned)(kProductThreads + kAttendThreads + copying));
+    config.blockDim = dim3(kThreads);
     config.dynamicSmemBytes = (size_t)(kFixedBytes + p->shared_bytes);
     config.stream = stream;
     cudaLaunchAttribute attribute;

@@ -67,6 +67,9 @@ typedef struct mln_persist_product {
     int32_t together; /* tiles summed side by side */
     int32_t at_once;  /* units of each in a slot */
     int32_t own;      /* whether each of them has a slot of its own */
+    int32_t from;     /* where in a round's words its activations are, */
+    int32_t before;   /* what its sums are added to, if they are, */
+    int32_t to;       /* and where they go */
 } mln_persist_product;
 
 /* In device memory, one for each layer, and one with the head as its only product. */
@@ -91,6 +94,7 @@ typedef struct mln_cuda_persist {
     const float *inv_freq;
     float rope_scale, eps;
     int32_t num_layers, hidden, heads, kv_heads, max_splits;
+    int32_t round_words;           /* of the next five kinds together */
     mln_persist_words residual[2]; /* [H]: after attention, after the MLP */
     mln_persist_words qkv, attended, gated;
     mln_persist_words partial; /* [heads, max_splits, D + MLN_PERSIST_STATE], of few rounds */

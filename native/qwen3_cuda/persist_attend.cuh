@@ -9,26 +9,23 @@
 #include "attend_ops.cuh"
 #include "persist_block.cuh"
 
-#ifdef MLN_PERSISTS
-
 namespace {
 
-/* Out of the way of what is done in every layer. */
-__device__ __noinline__ float2 angle_of(float angle, float scale) {
+__device__ float2 angle_of(float angle, float scale) {
     return make_float2(cosf(angle) * scale, sinf(angle) * scale);
 }
 
 constexpr int kSplitWords = D + MLN_PERSIST_STATE;
 
 /* Value d of a query: its splits put together in ascending order. */
-__device__ __noinline__ float combined(const float *partial, int d, int splits, Patience patience) {
+__device__ float combined(const float *partial, int d, int splits, int32_t *lost) {
     constexpr int BATCH = 8;
     Seen seen = {-INFINITY, 0.0f};
     float out = 0.0f;
     for (int first = 0; first < splits; first += BATCH) {
         uint32_t value[BATCH];
         uint2 state[BATCH];
-        patience.await([&] {
+        await(lost, [&] {
             bool all = true;
 #pragma unroll
             for (int i = 0; i < BATCH; i++) {
@@ -59,7 +56,6 @@ struct Attending {
     AttendCommon &common;
     Common &products;
     Layers layers;
-    Patience patience;
     int thread, warp, lane, group;
     const float4 *row; /* that a norm is of */
     Place place;       /* of the round */
@@ -68,8 +64,7 @@ struct Attending {
 
     __device__ Attending(const mln_cuda_persist &persist, const unsigned char *dynamic,
                          AttendCommon &all, Common &beside)
-        : p(persist), common(all), products(beside),
-          layers(persist, dynamic), patience{persist.out_ids + MLN_PERSIST_STEPS, false},
+        : p(persist), common(all), products(beside), layers(persist, dynamic),
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
           group(persist.heads / persist.kv_heads),
           row(reinterpret_cast<const float4 *>(dynamic + persist.at_embedded)),
@@ -79,7 +74,7 @@ struct Attending {
     /* One warp: 1 / rms of what the block's products stage next, as stage_row() has it: lane by
      * lane what eight times as many threads do. */
     __device__ void make_factor(int kind, int layer) {
-        if (share_of(p, layers, kind, layer).count == 0)
+        if (share_of(layers, kind, layer).count == 0)
             return;
         float sums[kParts] = {};
         NormSync()();
@@ -156,7 +151,7 @@ struct Attending {
     template <int HEADS>
     __device__ void take_heads(float (&x)[HEADS][4], const float *row, int first, int step) {
         uint32_t words[HEADS][4];
-        patience.await([&] {
+        await(lost_of(p), [&] {
             bool all = true;
 #pragma unroll
             for (int i = 0; i < 4 * HEADS; i++)
@@ -255,7 +250,7 @@ struct Attending {
         for (int i = unit / p.kv_heads * D + thread; i < group * D; i += splits * D) {
             int query = head * group + i / D, d = i % D;
             const float *from = partial + (int64_t)query * p.max_splits * kSplitWords;
-            attended.post(query * D + d, combined(from, d, splits, patience));
+            attended.post(query * D + d, combined(from, d, splits, lost_of(p)));
         }
     }
 
@@ -269,7 +264,7 @@ struct Attending {
     __device__ bool do_unit(int layer, int position, int unit, int round) {
         int splits = position / kSplit + 1, units = p.kv_heads * splits;
         if (unit == (int)blockIdx.x) {
-            patience.await([&] {
+            await(lost_of(p), [&] {
                 bool there = products.round >= round;
                 if (!there)
                     __nanosleep(64); /* the warps beside it have work */
@@ -289,7 +284,7 @@ struct Attending {
 
     /* Unit after unit of layer after layer of token after token, the next part always on its way.
      */
-    __device__ void decode() {
+    __device__ __forceinline__ void decode() {
         int round = -1, layer = -1, position = p.row.position - 1, unit = blockIdx.x;
 #pragma unroll 1
         while (true) {
@@ -321,7 +316,5 @@ struct Attending {
 };
 
 } // namespace
-
-#endif
 
 #endif

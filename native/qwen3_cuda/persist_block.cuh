@@ -13,18 +13,28 @@
 
 namespace {
 
-/* For compute capability 9 and later; the host's compiler must see it too. */
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define MLN_PERSISTS
-#endif
-
-constexpr int kProductThreads = kStageThreads, kAttendThreads = 128;
-template <int CODE>
-constexpr int kThreads = kProductThreads + kAttendThreads + 32 * mln_persist_copying(CODE);
+constexpr int kProductThreads = kStageThreads, kAttendThreads = 128, kCopyThreads = 128;
+constexpr int kThreads = kProductThreads + kAttendThreads + kCopyThreads;
+/* Of each thread: those who multiply take what the others leave. */
+constexpr int kProductRegisters = 176, kAttendRegisters = 120, kCopyRegisters = 40;
+static_assert(kProductThreads * kProductRegisters + kAttendThreads * kAttendRegisters +
+                      kCopyThreads * kCopyRegisters <=
+                  65536,
+              "a multiprocessor's");
 
 constexpr int kGroup = MLN_PERSIST_GROUP; /* heads: the other eight rows are zeros */
+
+constexpr int kHeld = 4;     /* units of a warp in registers, of a product that is not small */
+constexpr int kLongPart = 8; /* units: of codes, where it pays to hold the first of them */
 constexpr int kParts = MLN_TILE_SPLITS, kTogether = MLN_PERSIST_TOGETHER;
 static_assert(kProductThreads == 32 * kParts, "a warp a part");
+
+/* A warp's part of a product's row, and where in shared memory it is. */
+struct __align__(16) Stretch {
+    int units, at_once, own;   /* in a slot; whether it is a tile's */
+    int batches;               /* quads of each lane, if all have as many */
+    int first, last, end, row; /* quads: the first, the last that there is, the end */
+};
 
 /* What a block shares first. */
 struct Common {
@@ -33,8 +43,10 @@ struct Common {
     __align__(16) float mosts[kParts];
     float factor;       /* of a norm */
     volatile int round; /* that its products have begun */
-    mln_cuda_best bests[kParts];
-    mln_cuda_best winners[kParts];
+    mln_persist_product products[MLN_PERSIST_PRODUCTS];
+    Stretch stretches[MLN_PERSIST_PRODUCTS][kParts];
+    mln_cuda_best bests[kTogether * MLN_TILE_ROWS]; /* of those who finish rows */
+    mln_cuda_best own[kTogether * MLN_TILE_ROWS / 32], winners[kParts];
 };
 
 struct AttendCommon {
@@ -46,8 +58,6 @@ struct AttendCommon {
 
 constexpr int kCommonBytes = (sizeof(Common) + 127) / 128 * 128;
 constexpr int kFixedBytes = kCommonBytes + (sizeof(AttendCommon) + 127) / 128 * 128;
-
-#ifdef MLN_PERSISTS
 
 constexpr int kRowUnit =
     256; /* bytes of a unit of the row: floats, then half as many of binary16 */
@@ -71,20 +81,32 @@ struct Layers {
     }
 };
 
+/* Whether somebody has waited in vain. */
+__device__ int32_t *lost_of(const mln_cuda_persist &p) {
+    return p.out_ids + MLN_PERSIST_STEPS;
+}
+
 /* A block's tiles of a product: `first`, then every gridDim.x-th. */
 struct Share {
     int first, count;
 };
 
 /* The head is product 0 of the layer after the last. */
-__device__ Share share_of(const mln_cuda_persist &p, const Layers &layers, int kind, int layer) {
-    Share share;
-    share.count = mln_persist_share(p.products[kind].tiles, layers.all[layer].first[kind % 4],
-                                    (int)blockIdx.x, (int)gridDim.x, &share.first);
-    return share;
+__device__ Share share_of(const Layers &layers, int kind, int layer) {
+    int packed = layers.all[layer].first[kind % 4];
+    return Share{packed & 0xffff, packed >> 16};
 }
 
-#endif
+/* Writes this block's shares where the layers in shared memory have each product's first block. */
+__device__ void deal(const mln_cuda_persist &p, mln_persist_layer *layers) {
+    for (int i = threadIdx.x; i <= 4 * p.num_layers; i += kThreads) {
+        int kind = i == 4 * p.num_layers ? MLN_PERSIST_HEAD : i % 4, own;
+        int32_t *to = &layers[i / 4].first[i % 4];
+        int count =
+            mln_persist_share(p.products[kind].tiles, *to, (int)blockIdx.x, (int)gridDim.x, &own);
+        *to = own | count << 16;
+    }
+}
 
 } // namespace
 

@@ -3,6 +3,7 @@
 #ifndef MLN_CUDA_PERSIST_OPS_CUH
 #define MLN_CUDA_PERSIST_OPS_CUH
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "persist.h"
@@ -130,46 +131,50 @@ __device__ void settle(int &x) {
     asm volatile("" : "+r"(x));
 }
 
+/* Goes on when it has been loaded: before its place is given to others. */
+__device__ void await_word(uint32_t x) {
+    asm volatile("{\n .reg .pred p;\n setp.eq.u32 p, %0, 0x7fbadbad;\n @p membar.cta;\n}" ::"r"(x)
+                 : "memory");
+}
+
 /* --- waiting, for two seconds at most --- */
 
-constexpr uint64_t kPatience = 2000000000; /* ns */
-constexpr uint32_t kLooks = 4096;          /* in vain, between two looks at the clock */
+constexpr uint32_t kPatience = 2000000000; /* ns */
+constexpr uint32_t kLooks = 256;           /* in vain, between two looks at the clock */
+constexpr uint32_t kManyLooks = 1u << 27; /* at what does not wait for other blocks: some seconds */
 
-__device__ uint64_t now() {
-    uint64_t ns;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(ns));
+__device__ uint32_t now() {
+    uint32_t ns;
+    asm volatile("mov.u32 %0, %globaltimer_lo;" : "=r"(ns));
     return ns;
 }
 
-constexpr uint32_t kManyLooks = 1u << 27; /* at what does not wait for other blocks: some seconds */
-constexpr uint64_t kEnded = ~(uint64_t)0;
-
-/* Since when something is waited for, at first 0; kEnded when that is too long, or is for others.
- */
-__device__ __noinline__ uint64_t waited_since(uint64_t since, int32_t *lost) {
-    uint64_t at = now();
-    if (since == 0)
-        since = at;
-    if (at - since > kPatience)
-        *reinterpret_cast<volatile int32_t *>(lost) = 1;
-    return *reinterpret_cast<volatile int32_t *>(lost) != 0 ? kEnded : since;
+/* Until there() is true. Once somebody has waited in vain, which is then to be seen in `lost`, in
+ * device memory, nobody waits long for words any more. */
+template <typename There> __device__ void await(int32_t *lost, There there) {
+    uint32_t since = 0;
+#pragma unroll 1
+    for (uint32_t looks = 1; !there(); looks++)
+        if (looks % kLooks == 0) {
+            volatile int32_t *over = lost;
+            if (looks == kLooks)
+                since = now();
+            if (now() - since > kPatience)
+                *over = 1;
+            if (*over != 0)
+                return;
+        }
 }
 
-/* A thread's patience. Once somebody's has ended, nobody waits for words any more. */
-struct Patience {
-    int32_t *lost; /* in device memory: whether anybody waited in vain */
-    bool over;
+/* --- registers: of all warps of a group of four; ignored where any function is called --- */
 
-    /* Until there() is true. */
-    template <typename There> __device__ void await(There there) {
-        uint64_t since = 0;
-        for (uint32_t looks = 1; !there() && !over; looks++)
-            if (looks % kLooks == 0) {
-                since = waited_since(since, lost);
-                over = since == kEnded;
-            }
-    }
-};
+template <int COUNT> __device__ void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT> __device__ void leave_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
 
 /* --- barriers in shared memory that copies arrive at --- */
 
@@ -181,8 +186,9 @@ __device__ void make_barrier(uint32_t barrier, uint32_t count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 
-__device__ void arrive(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+template <int OFFSET> __device__ void arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0 + %1];" ::"r"(barrier), "n"(OFFSET)
+                 : "memory");
 }
 
 __device__ void expect_bytes(uint32_t barrier, uint32_t bytes) {
@@ -203,13 +209,13 @@ __device__ bool has_passed(uint32_t barrier, uint32_t parity) {
 }
 
 /* The same without waiting. */
-__device__ bool is_past(uint32_t barrier, uint32_t parity) {
+template <int OFFSET> __device__ bool is_past(uint32_t barrier, uint32_t parity) {
     uint32_t passed;
     asm volatile("{\n .reg .pred p;\n"
-                 " mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 " mbarrier.test_wait.parity.shared::cta.b64 p, [%1 + %3], %2;\n"
                  " selp.u32 %0, 1, 0, p;\n}"
                  : "=r"(passed)
-                 : "r"(barrier), "r"(parity)
+                 : "r"(barrier), "r"(parity), "n"(OFFSET)
                  : "memory");
     return passed != 0;
 }
@@ -256,19 +262,22 @@ struct Barriers {
 
 /* Where a warp, or the one that fills its slots, is in its ring. */
 struct Ring {
-    uint32_t full, empty; /* of slot 0 */
+    static constexpr int EMPTY = offsetof(Barriers, empty);
+    uint32_t full; /* of slot 0 */
     int slots, slot;
     uint32_t parity;
 
     __device__ Ring(const Barriers &barriers, int warp, int count)
-        : full(shared_address(&barriers.full[warp][0])),
-          empty(shared_address(&barriers.empty[warp][0])), slots(count), slot(0), parity(0) {
+        : full(shared_address(&barriers.full[warp][0])), slots(count), slot(0), parity(0) {
     }
     __device__ void next() {
         if (++slot == slots) {
             slot = 0;
             parity ^= 1;
         }
+    }
+    __device__ void give_back() const {
+        arrive<EMPTY>(full + 8 * slot);
     }
     /* Copies end whatever becomes of the rest: they are waited for in any case. */
     __device__ void await_full() const {
@@ -277,7 +286,7 @@ struct Ring {
             continue;
     }
     __device__ bool is_empty() const {
-        return is_past(empty + 8 * slot, parity ^ 1);
+        return is_past<EMPTY>(full + 8 * slot, parity ^ 1);
     }
 };
 
