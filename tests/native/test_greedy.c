@@ -161,6 +161,21 @@ static void wide(void **state) {
     }
 }
 
+/* Rows of published lengths, whose parts are a few units. */
+static void published(void **state) {
+    (void)state;
+    if (is_sanitized())
+        skip();
+    const checkpoint_spec specs[] = {spec_of(16, 8, "BF16", 0, 0), spec_of(16, 8, "BF16", 4, 64),
+                                     spec_of(16, 8, "F16", 4, 32), spec_of(16, 8, "BF16", 8, 64)};
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        greedy_case c = {specs[i], 1, 100};
+        c.spec.hidden = 1024;
+        c.spec.intermediate = 3072;
+        check_case(&c);
+    }
+}
+
 /* More splits than blocks. */
 static void far(void **state) {
     (void)state;
@@ -177,6 +192,7 @@ int main(int argc, char **argv) {
     if (!tested || !tested->decode_greedy)
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(kinds), cmocka_unit_test(odd),
-                                       cmocka_unit_test(wide), cmocka_unit_test(far)};
+                                       cmocka_unit_test(wide), cmocka_unit_test(published),
+                                       cmocka_unit_test(far)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
