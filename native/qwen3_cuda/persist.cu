@@ -617,6 +617,7 @@ template <int CODE> struct Products {
     /* Units from slot after slot, which are fragments already. */
     template <int T, int MOST, int COUNT>
     __device__ void hold_dense(Held<CODE, COUNT> &held, const Span &span) {
+        uint32_t loaded = 0;
 #pragma unroll
         for (int u = 0; u < MOST; u++)
             if (u < held.units) {
@@ -626,13 +627,11 @@ template <int CODE> struct Products {
                 for (int t = 0; t < T; t++) {
                     Unit<CODE> unit;
                     run.load(unit, t, 0);
-#pragma unroll
-                    for (int i = 0; i < Unit<CODE>::VECTORS; i++)
-                        await_word(unit.v[i].x);
+                    loaded ^= word_of_all(unit);
                     held.put(t * MOST + u, unit);
                 }
                 held.used++;
-                leave_used<T>(held.used, span, u + 1);
+                leave_used<T>(held.used, span, u + 1, loaded);
             } else {
 #pragma unroll
                 for (int t = 0; t < T; t++)
@@ -651,20 +650,36 @@ template <int CODE> struct Products {
 #pragma unroll
         for (int i = 0; i < T * MOST; i++)
             run.load(units[i], i / MOST, i % MOST);
+        uint32_t loaded = 0;
 #pragma unroll
         for (int i = 0; i < T * MOST; i++)
-            await_word(units[i].v[0].x ^ units[i].scales[0].x);
-        leave_used<T>(held.used, span, held.units);
+            loaded ^= word_of_all(units[i]);
+        leave_used<T>(held.used, span, held.units, loaded);
 #pragma unroll
         for (int i = 0; i < T * MOST; i++)
             held.put(i, units[i]);
     }
 
-    /* Gives back what has been used up of slots, `unit` units into the part. */
-    template <int T> __device__ void leave_used(int &used, const Span &span, int unit) {
+    /* A word of all that is loaded of a unit: none of it is on its way when that is known. */
+    __device__ static uint32_t word_of_all(const Unit<CODE> &unit) {
+        uint32_t word = 0;
+#pragma unroll
+        for (int i = 0; i < Unit<CODE>::VECTORS; i++)
+            word ^= unit.v[i].x;
+#pragma unroll
+        for (int i = 0; i < Unit<CODE>::SETS; i++)
+            word ^= unit.scales[i].x;
+        return word;
+    }
+
+    /* Gives back what has been used up of slots, `unit` units into the part, when it is loaded. */
+    template <int T>
+    __device__ void leave_used(int &used, const Span &span, int unit, uint32_t loaded) {
         if (used == span.at_once || unit == span.units) {
-            if (used > 0)
+            if (used > 0) {
+                await_word(loaded);
                 leave<T>(span);
+            }
             used = 0;
         }
     }

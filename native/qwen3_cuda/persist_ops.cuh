@@ -131,7 +131,8 @@ __device__ void settle(int &x) {
     asm volatile("" : "+r"(x));
 }
 
-/* Goes on when it has been loaded: before its place is given to others. */
+/* Goes on when x has been loaded. Arriving at a barrier does not wait for loads whose values nobody
+ * needs yet, and then copies have overtaken them. */
 __device__ void await_word(uint32_t x) {
     asm volatile("{\n .reg .pred p;\n setp.eq.u32 p, %0, 0x7fbadbad;\n @p membar.cta;\n}" ::"r"(x)
                  : "memory");
