@@ -61,10 +61,6 @@ uint64_t mln_cuda_persist_bytes(const myelin_config *config, int32_t max_len) {
     return lay_out(&none, config, max_len, NULL);
 }
 
-/* Bytes of a layer up to which it pays to bring weights to L2 before they are copied. Larger ones,
- * and codes, got slower. */
-enum { LARGEST_LAYER_AHEAD = 48 << 20 };
-
 /* --- what fits --- */
 
 /* Packed weights are the graph's alone. */
@@ -248,8 +244,6 @@ cudaError_t mln_cuda_persist_prepare(myelin_plugin_context *c, unsigned char *me
     if (!cut_shared(p, model, room))
         return cudaSuccess;
     cut_products(p, model);
-    p->ahead =
-        p->tile_code == MLN_TILE_DENSE && layer_bytes(&model->layers[0]) <= LARGEST_LAYER_AHEAD;
     uint64_t bytes = lay_out(p, config, c->max_len, memory);
     connect_products(p);
     code = cudaMemset(memory, 0, bytes);

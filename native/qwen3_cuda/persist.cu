@@ -84,30 +84,18 @@ template <int CODE> struct Cursor {
 /* What is copied for one warp: which slot's content comes next. */
 template <int CODE> struct Supply {
     static constexpr int BYTES = Unit<CODE>::BYTES;
-    static constexpr bool MAY_ASK = CODE == MLN_TILE_DENSE;
-    Cursor<CODE> at, ahead; /* ahead: what is asked for, to be in L2 when it is copied */
+    Cursor<CODE> at;
     Ring ring;
     uint32_t base;  /* shared address of slot 0 */
     int unit, tile; /* the next; tile: of those side by side, where each has a slot */
 
     __device__ Supply(const mln_cuda_persist &p, const unsigned char *shared,
                       const Barriers &barriers, int part)
-        : at(p, shared, part), ahead(at), ring(barriers, part, p.slots), unit(0), tile(0) {
+        : at(p, shared, part), ring(barriers, part, p.slots), unit(0), tile(0) {
         base = shared_address(shared) + (uint32_t)(part * p.slots) * Slot<CODE>::BYTES;
-        if (MAY_ASK)
-            ahead.next();
-        ahead.done = ahead.done || !p.ahead;
-    }
-
-    __device__ void ask() {
-        for (int t = 0; t < ahead.tiles(); t++)
-            prefetch_bulk(ahead.from + t * ahead.stride, (uint32_t)(ahead.units * BYTES));
-        ahead.next();
     }
 
     __device__ void fill(uint64_t policy) {
-        if (MAY_ASK && unit == 0 && tile == 0 && !ahead.done)
-            ask();
         int count = min(at.at_once, at.units - unit);
         const unsigned char *from = at.from + unit * BYTES;
         uint32_t bytes = (uint32_t)(count * BYTES);

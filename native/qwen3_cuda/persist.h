@@ -106,7 +106,6 @@ typedef struct mln_cuda_persist {
     int32_t tile_code, blocks;
     int32_t rounds; /* that are there at once: num_layers + 1 */
     int32_t slots;  /* of a warp's ring */
-    int32_t ahead;  /* whether what is copied next is asked for from memory before */
     int32_t at_row, at_norm, at_embedded, at_layers, shared_bytes;
 } mln_cuda_persist;
 

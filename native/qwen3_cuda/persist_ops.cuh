@@ -235,11 +235,6 @@ __device__ void copy_bulk(uint32_t to, const unsigned char *from, uint32_t bytes
                  : "memory");
 }
 
-/* To L2 alone. */
-__device__ void prefetch_bulk(const unsigned char *from, uint32_t bytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 template <int ID, int THREADS> struct SomeSync {
     __device__ void operator()() const {
         asm volatile("bar.sync %0, %1;" ::"n"(ID), "n"(THREADS) : "memory");
