@@ -225,14 +225,18 @@ static bool call_dict(mln_run *run, const mln_arguments *args, mln_value *out) {
     return true;
 }
 
+/* Messages are C strings: a NUL shows as other control characters do (mln_fail), hiding nothing. */
 static bool raise_exception(mln_run *run, const mln_arguments *args) {
     mln_value message;
     mln_buffer text = {0};
     if (!mln_bind(run, args, "raise_exception", "message", 1, &message))
         return false;
-    if (mln_write_str(run, message, &text))
-        run->status =
-            mln_fail(run->error, MYELIN_ERROR_ARGUMENT, NULL, -1, "%s", text.data ? text.data : "");
+    if (mln_write_str(run, message, &text)) {
+        for (size_t i = 0; i < text.length; i++)
+            text.data[i] = text.data[i] ? text.data[i] : '?';
+        run->status = mln_fail(run->error, MYELIN_ERROR_ARGUMENT, NULL, -1, "%s",
+                               text.length ? text.data : "raise_exception() without a message");
+    }
     mln_buffer_free(&text);
     return false;
 }

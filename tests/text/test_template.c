@@ -155,8 +155,11 @@ static void errors_name_line_and_construct(void **state) {
         {"{% set d = {} %}\n{{ d.a.b }}", "t.jinja: line 2: 'dict object' has no attribute 'a'"},
         {"{{ 's'.foo() }}", "t.jinja: line 1: 'str object' has no attribute 'foo'"},
         {"{{ raise_exception('only ' ~ 1) }}", "only 1"},
+        {"{{ raise_exception(NUL ~ 'shown') }}", "?shown"},
+        {"{{ raise_exception('') }}", "raise_exception() without a message"},
+        {"{{ raise_exception(x) }}", "raise_exception() without a message"},
     };
-    json_t *variables = json_object();
+    json_t *variables = json_pack("{s:s%}", "NUL", "", (size_t)1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         mln_template *template;
         myelin_error error = {0};
