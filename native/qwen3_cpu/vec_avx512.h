@@ -135,6 +135,12 @@ INLINE vw vw_odd_bytes(vw a, vw b) {
 INLINE vw vw_or(vw a, vw b) {
     return _mm512_or_si512(a, b);
 }
+/* pair[at], of 64 numbers of 16 bits, = value */
+INLINE void vw_put(vw pair[2], int at, uint16_t value) {
+    uint64_t mask = (uint64_t)1 << at;
+    pair[0] = _mm512_mask_set1_epi16(pair[0], (__mmask32)mask, (short)value);
+    pair[1] = _mm512_mask_set1_epi16(pair[1], (__mmask32)(mask >> 32), (short)value);
+}
 /* The codes of upper bytes, mln_cpu_code_of(), in the low half of each byte or in the high one. */
 INLINE vw vw_codes(vw upper, int high) {
     __m512i exponent = _mm512_and_si512(upper, _mm512_set1_epi8(7));

@@ -291,6 +291,15 @@ INLINE vw vw_or(vw a, vw b) {
     EACH_PART a.v[p] |= b.v[p];
     return a;
 }
+/* pair[at], of 64 numbers of 16 bits, = value; through memory, as it is rare */
+INLINE void vw_put(vw pair[2], int at, uint16_t value) {
+    uint16_t all[2 * sizeof(vw) / sizeof value];
+    vw_store(all, pair[0]);
+    vw_store(all + sizeof(vw) / sizeof value, pair[1]);
+    all[at] = value;
+    pair[0] = vw_load(all);
+    pair[1] = vw_load(all + sizeof(vw) / sizeof value);
+}
 /* The codes of upper bytes, mln_cpu_code_of(), in the low half of each byte or in the high one. */
 INLINE vw vw_codes(vw upper, int high) {
     EACH_PART {
