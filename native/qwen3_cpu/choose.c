@@ -112,8 +112,19 @@ const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
     return NULL;
 }
 
-mln_cpu_fetch mln_cpu_fetch_of(const mln_cpu_kernels *kernels, mln_cpu_kind kind) {
-    if (prefetches_well(kernels))
-        return kind == MLN_CPU_BF16P ? MLN_CPU_FETCH_NEAR : MLN_CPU_FETCH_NONE;
-    return (mln_cpu_fetch)kernels->fetch[kind];
+/*
+ * What several tokens take hides what one would wait for, if lines are asked for early enough. A
+ * Zen 4 was measured with each way and number of tokens, the others with two ways for few
+ * (PERFORMANCE.md).
+ */
+void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels) {
+    if (prefetches_well(kernels)) {
+        bool packed = matrix->kind == MLN_CPU_BF16P;
+        matrix->fetch[0] = packed ? MLN_CPU_FETCH_NEAR : MLN_CPU_FETCH_NONE;
+        matrix->fetch[1] = MLN_CPU_FETCH_NEAR;
+        matrix->fetch[2] = MLN_CPU_FETCH_FAR;
+        return;
+    }
+    matrix->fetch[0] = matrix->fetch[1] = kernels->fetch[matrix->kind];
+    matrix->fetch[2] = MLN_CPU_FETCH_NEAR;
 }

@@ -64,7 +64,7 @@ typedef struct mln_cpu_matrix {
     int32_t kind;        /* a mln_cpu_kind */
     int32_t group;       /* Q4, Q8: columns of a group, 32, 64 or 128 */
     int32_t scale_dtype; /* Q4, Q8: a myelin_dtype */
-    int32_t fetch;       /* a mln_cpu_fetch: for a token or two; for more it is always NEAR */
+    int32_t fetch[3];    /* a mln_cpu_fetch: for one token, for two, and for more */
     int32_t pieces;      /* BF16, BF16P: bfloat16 numbers whose sum stands for an activation; 0:
                             activations are floats. At most most_pieces.
                             Q4, Q8: 1: activations are bytes, where least_bytes says so; 0: 16 bits
@@ -186,7 +186,7 @@ typedef struct mln_cpu_kernels {
     int32_t most_pieces;          /* bfloat16 numbers that activations can be cut in; with two of
                                      them products are faster than with floats */
     int32_t least_bytes;          /* of an activation that meets codes: 1 or 2 */
-    int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_fetch_of() */
+    int32_t fetch[MLN_CPU_KINDS]; /* what is best for a token or two, but see mln_cpu_set_fetch() */
 
     /* Bytes that `count` tokens' activations take packed for a matrix. */
     size_t (*packed_bytes)(const mln_cpu_matrix *weight, int32_t count);
@@ -248,7 +248,7 @@ typedef struct mln_cpu_kernels {
 /* The fastest table this processor can run; `wanted` names another, or is NULL. */
 const mln_cpu_kernels *mln_cpu_choose(const char *wanted);
 
-/* How far ahead this processor is to fetch weights of a kind for a token or two. */
-mln_cpu_fetch mln_cpu_fetch_of(const mln_cpu_kernels *kernels, mln_cpu_kind kind);
+/* Sets how far ahead this processor is to fetch a matrix of its kind. */
+void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels);
 
 #endif

@@ -143,7 +143,7 @@ static myelin_activations activations_found(const load_job *job) {
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
-    target->fetch = mln_cpu_fetch_of(job->model->kernels, target->kind);
+    mln_cpu_set_fetch(target, job->model->kernels);
     target->pieces = pieces_for(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;

@@ -124,12 +124,12 @@ myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *e
     list->narrow = (mln_cpu_matrix){.kind = MLN_CPU_Q8,
                                     .group = group,
                                     .scale_dtype = MYELIN_DTYPE_F16,
-                                    .fetch = mln_cpu_fetch_of(model->kernels, MLN_CPU_Q8),
                                     .rows = head->rows,
                                     .columns = head->columns,
                                     .panels = head->panels,
                                     .panel_bytes = panel_bytes,
                                     .data = list->region.base};
+    mln_cpu_set_fetch(&list->narrow, model->kernels);
     list->bounds = (float *)(void *)(list->region.base + head->panels * panel_bytes);
     list->sizes = list->bounds + rows;
     shortlist_job job = {model, list, 0};

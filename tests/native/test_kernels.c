@@ -123,7 +123,8 @@ static int32_t dtype_of(int32_t kind) {
 static void make_panels(scalar_panel *p, mln_cpu_matrix matrix) {
     matrix.rows = PANELS * MLN_CPU_PANEL;
     matrix.panels = PANELS;
-    matrix.fetch = (int32_t)(random_bits() % (MLN_CPU_FETCH_FAR + 1));
+    for (int i = 0; i < 3; i++)
+        matrix.fetch[i] = (int32_t)(random_bits() % (MLN_CPU_FETCH_FAR + 1));
     matrix.data = aligned_alloc(64, ((size_t)(PANELS * matrix.panel_bytes) + 63) / 64 * 64);
     size_t weights = (size_t)(MLN_CPU_PANEL * matrix.columns);
     *p = (scalar_panel){.matrix = matrix, .weights = calloc(weights, sizeof(float))};
