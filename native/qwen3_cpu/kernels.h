@@ -72,13 +72,15 @@ typedef struct mln_cpu_matrix {
     int64_t rows, columns;
     int64_t panels;
     int64_t panel_bytes;
-    unsigned char *data; /* [panels][panel_bytes], 64-byte aligned */
+    int64_t between;     /* bytes of another matrix that lie between a panel and the next */
+    unsigned char *data; /* [panels][panel_bytes + between], 64-byte aligned */
     uint64_t *starts;    /* BF16P: [panels] where each begins in data; panel_bytes is the most */
 } mln_cpu_matrix;
 
 /* Where a panel lies. */
 static inline unsigned char *mln_cpu_panel_at(const mln_cpu_matrix *m, int64_t panel) {
-    return m->data + (m->starts ? (int64_t)m->starts[panel] : panel * m->panel_bytes);
+    return m->data +
+           (m->starts ? (int64_t)m->starts[panel] : panel * (m->panel_bytes + m->between));
 }
 
 /* What a BF16P panel begins with. */

@@ -403,6 +403,15 @@ static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weigh
 
 /* --- the model --- */
 
+/* Panels of two matrices in turns, as they are read: one stream of memory instead of two. */
+static void interlace(mln_cpu_matrix *first, mln_cpu_matrix *second) {
+    if (first->starts || second->starts || first->panels != second->panels)
+        return;
+    first->between = second->panel_bytes;
+    second->between = first->panel_bytes;
+    second->data = first->data + first->panel_bytes;
+}
+
 /* Room for what has a known size; packed panels share what is behind. */
 static void place(load_job *job) {
     uint64_t *starts = job->starts, used = 0;
@@ -438,6 +447,8 @@ static myelin_status read_matrices(load_job *job, uint64_t more) {
     if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);
     place(job);
+    for (int64_t l = 0; l < job->model->sizes.layers && job->region == &job->model->region; l++)
+        interlace(&job->model->layers[l].gate_up[0], &job->model->layers[l].gate_up[1]);
     job->model->host.parallel_for(job->model->host.self, job->num_pieces, load_piece, job);
     return (myelin_status)atomic_load(&job->status);
 }
