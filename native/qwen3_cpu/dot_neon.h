@@ -80,6 +80,16 @@ INLINE qv q_add(qv a, qv b) {
     EACH_PART r.sum[p] = vaddq_s32(q_sum(a, p), q_sum(b, p));
     return r;
 }
+INLINE qv q_sub(qv a, qv b) {
+    qv r = q_zero();
+    EACH_PART r.sum[p] = vsubq_s32(q_sum(a, p), q_sum(b, p));
+    return r;
+}
+INLINE qv q_sixteenth(qv a) {
+    qv r = q_zero();
+    EACH_PART r.sum[p] = vshrq_n_s32(q_sum(a, p), 4);
+    return r;
+}
 INLINE vf q_float(qv sum) {
     vf r;
     EACH_PART r.v[p] = (part_f)vcvtq_f32_s32(q_sum(sum, p));

@@ -106,6 +106,10 @@ INLINE vw vw_low4(vw w) {
 INLINE vw vw_high4(vw w) {
     return _mm512_and_si512(_mm512_srli_epi16(w, 4), _mm512_set1_epi8(15));
 }
+/* Of every byte the high half, where it is. */
+INLINE vw vw_upper4(vw w) {
+    return _mm512_and_si512(w, _mm512_set1_epi8((char)0xf0));
+}
 INLINE void vw_store(void *p, vw w) {
     _mm512_storeu_si512(p, w);
 }
@@ -192,6 +196,13 @@ INLINE qv q_zero(void) {
 }
 INLINE qv q_add(qv a, qv b) {
     return _mm512_add_epi32(a, b);
+}
+INLINE qv q_sub(qv a, qv b) {
+    return _mm512_sub_epi32(a, b);
+}
+/* Of a multiple of 16. */
+INLINE qv q_sixteenth(qv a) {
+    return _mm512_srai_epi32(a, 4);
 }
 INLINE vf q_float(qv sum) {
     return _mm512_cvtepi32_ps(sum);

@@ -198,6 +198,10 @@ INLINE vw vw_high4(vw w) {
     EACH_PART w.v[p] = w.v[p] >> 4 & 0x0f0f0f0fu;
     return w;
 }
+INLINE vw vw_upper4(vw w) {
+    EACH_PART w.v[p] &= 0xf0f0f0f0u;
+    return w;
+}
 INLINE void vw_store(void *to, vw w) {
     EACH_PART memcpy((unsigned char *)to + p * VEC_BYTES, &w.v[p], VEC_BYTES);
 }
@@ -346,6 +350,14 @@ INLINE qv q_zero(void) {
 }
 INLINE qv q_add(qv a, qv b) {
     EACH_PART a.sum[p] += b.sum[p];
+    return a;
+}
+INLINE qv q_sub(qv a, qv b) {
+    EACH_PART a.sum[p] -= b.sum[p];
+    return a;
+}
+INLINE qv q_sixteenth(qv a) {
+    EACH_PART a.sum[p] >>= 4;
     return a;
 }
 INLINE vf q_float(qv sum) {
