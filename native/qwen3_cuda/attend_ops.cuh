@@ -170,7 +170,7 @@ struct Result {
  * One split by four warps, of which sync() is a barrier; then() is called once the keys have been
  * used.
  */
-template <typename Then, typename Sync>
+template <int HALVES = 2, typename Then, typename Sync>
 __device__ Result attend(Exchange &exchange, const Queries &queries, const Part &part, Then then,
                          Sync sync) {
     int warp = threadIdx.x / 32 % kWarps, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
@@ -181,7 +181,7 @@ __device__ Result attend(Exchange &exchange, const Queries &queries, const Part 
     for (int i = 0; i < 2; i++) {
         score(c[i], queries.low, queries.high, part.keys[i]);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
+        for (int e = 0; e < 2 * HALVES; e++) {
             bool there = 16 * warp + 8 * i + 2 * q + e % 2 < queries.limit[e / 2];
             c[i][e] = there ? c[i][e] * score_scale() : -INFINITY;
             result.most[e / 2] = fmaxf(result.most[e / 2], c[i][e]);
@@ -189,14 +189,14 @@ __device__ Result attend(Exchange &exchange, const Queries &queries, const Part 
     }
     then();
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < HALVES; half++) {
         result.most[half] = row_max(result.most[half]);
         if (q == 0)
             exchange.mosts[warp][g + 8 * half] = result.most[half];
     }
     sync();
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < HALVES; half++) {
 #pragma unroll
         for (int w = 0; w < kWarps; w++)
             result.most[half] = fmaxf(result.most[half], exchange.mosts[w][g + 8 * half]);
@@ -213,8 +213,10 @@ __device__ Result attend(Exchange &exchange, const Queries &queries, const Part 
     for (int s = 0; s < 4; s++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            a[s][i] = *reinterpret_cast<const uint32_t *>(
-                &exchange.weights[g + i % 2 * 8][16 * s + 2 * q + i / 2 * 8]);
+            a[s][i] = i % 2 >= HALVES
+                          ? 0
+                          : *reinterpret_cast<const uint32_t *>(
+                                &exchange.weights[g + i % 2 * 8][16 * s + 2 * q + i / 2 * 8]);
 #pragma unroll
     for (int n = 0; n < 4; n++)
         result.out[n][0] = result.out[n][1] = result.out[n][2] = result.out[n][3] = 0.0f;
@@ -229,7 +231,8 @@ __device__ Result attend(Exchange &exchange, const Queries &queries, const Part 
             mma(result.out[n], a[s], halves(w[0], w[1], n % 2), halves(w[2], w[3], n % 2));
         }
     result.sum[0] = weight_sum(a, 0);
-    result.sum[1] = weight_sum(a, 1);
+    if (HALVES == 2)
+        result.sum[1] = weight_sum(a, 1);
     return result;
 }
 

@@ -11,8 +11,10 @@
 #include "persist.h"
 #include "persist_attend.cuh"
 #include "persist_block.cuh"
+#include "persist_chain.cuh"
 #include "persist_copy.cuh"
 #include "persist_products.cuh"
+#include "persist_shape.cuh"
 
 namespace {
 
@@ -38,7 +40,12 @@ __device__ void set_up(const mln_cuda_persist &p, unsigned char *shared, Common 
     __syncthreads();
 }
 
-template <int CODE>
+/* The eight warps that multiply. */
+template <int CODE, class SHAPE> struct Multiplying { typedef Products<CODE> type; };
+
+template <int CODE> struct Multiplying<CODE, SmallShape> { typedef Chain type; };
+
+template <int CODE, class SHAPE>
 __global__ void __launch_bounds__(kThreads, 1)
     persist_kernel(const __grid_constant__ mln_cuda_persist p) {
     extern __shared__ __align__(128) unsigned char memory[];
@@ -51,10 +58,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     set_up<CODE>(p, shared, common, attending);
     if (threadIdx.x < kProductThreads) {
         take_registers<kProductRegisters>();
-        Products<CODE>(p, shared, common).decode();
+        typename Multiplying<CODE, SHAPE>::type(p, shared, common).decode();
     } else if (threadIdx.x < kProductThreads + kAttendThreads) {
-        leave_registers<kAttendRegisters>();
-        Attending(p, shared, attending, common).decode();
+        take_registers<kAttendRegisters>();
+        Attending<SHAPE>(p, shared, attending, common).decode();
     } else {
         leave_registers<kCopyRegisters>();
         supply<CODE>(p, shared, common.barriers);
@@ -64,16 +71,20 @@ __global__ void __launch_bounds__(kThreads, 1)
 const void *kernel_of(int code) {
     switch (code) {
     case MLN_TILE_DENSE:
-        return (const void *)persist_kernel<MLN_TILE_DENSE>;
+        return (const void *)persist_kernel<MLN_TILE_DENSE, AnyShape>;
     case MLN_TILE_Q8:
-        return (const void *)persist_kernel<MLN_TILE_Q8>;
+        return (const void *)persist_kernel<MLN_TILE_Q8, AnyShape>;
     case MLN_TILE_Q8_PAIR:
-        return (const void *)persist_kernel<MLN_TILE_Q8_PAIR>;
+        return (const void *)persist_kernel<MLN_TILE_Q8_PAIR, AnyShape>;
     case MLN_TILE_Q4:
-        return (const void *)persist_kernel<MLN_TILE_Q4>;
+        return (const void *)persist_kernel<MLN_TILE_Q4, AnyShape>;
     default:
-        return (const void *)persist_kernel<MLN_TILE_Q4_PAIR>;
+        return (const void *)persist_kernel<MLN_TILE_Q4_PAIR, AnyShape>;
     }
+}
+
+const void *small_kernel() {
+    return (const void *)persist_kernel<MLN_TILE_Q4, SmallShape>;
 }
 
 } // namespace
@@ -97,6 +108,9 @@ extern "C" cudaError_t mln_cuda_persist_room(int32_t tile_code, int32_t *blocks,
         return error;
     int most = values[4] - (int)attributes.sharedSizeBytes;
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    if (error == cudaSuccess && tile_code == MLN_TILE_Q4)
+        error =
+            cudaFuncSetAttribute(small_kernel(), cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     most -= kFixedBytes;
     if (error != cudaSuccess)
         return error;
@@ -118,5 +132,6 @@ extern "C" cudaError_t mln_cuda_persist_launch(const mln_cuda_persist *p, cudaSt
     config.numAttrs = 1;
     mln_cuda_persist copy = *p;
     void *arguments[] = {&copy};
-    return cudaLaunchKernelExC(&config, kernel_of(p->tile_code), arguments);
+    const void *kernel = is_small(*p) ? small_kernel() : kernel_of(p->tile_code);
+    return cudaLaunchKernelExC(&config, kernel, arguments);
 }

@@ -8,6 +8,7 @@
 
 #include "attend_ops.cuh"
 #include "persist_block.cuh"
+#include "persist_shape.cuh"
 
 namespace {
 
@@ -35,7 +36,7 @@ __device__ float combined(const float *partial, int d, int splits, int32_t *lost
             }
 #pragma unroll
             for (int i = 0; i < BATCH; i++)
-                all = all && is_there(value[i]) && is_there(state[i]);
+                all = all & is_there(value[i]) & is_there(state[i]);
             return all;
         });
 #pragma unroll
@@ -51,12 +52,13 @@ __device__ float combined(const float *partial, int d, int splits, int32_t *lost
 }
 
 /* The four warps that attend. Units are (split, kv head); block b has b, b + gridDim.x, ... */
-struct Attending {
+template <class SHAPE> struct Attending {
     const mln_cuda_persist &p;
     AttendCommon &common;
     Common &products;
     Layers layers;
-    int thread, warp, lane, group;
+    int thread, warp, lane;
+    const int group;
     const float4 *row; /* that a norm is of */
     Place place;       /* of the round */
     float2 angles[2];  /* cosine and sine of pairs lane and lane + 32 */
@@ -66,7 +68,7 @@ struct Attending {
                          AttendCommon &all, Common &beside)
         : p(persist), common(all), products(beside), layers(persist, dynamic),
           thread(threadIdx.x % kAttendThreads), warp(thread / 32), lane(thread % 32),
-          group(persist.heads / persist.kv_heads),
+          group(SHAPE::heads(persist) / SHAPE::kv_heads(persist)),
           row(reinterpret_cast<const float4 *>(dynamic + persist.at_embedded)),
           place{persist.rounds - 1, persist.rounds - 2} {
     }
@@ -116,16 +118,16 @@ struct Attending {
         mln_cuda_attention at = {};
         at.layer = layer;
         at.layers = p.num_layers;
-        at.kv_heads = p.kv_heads;
+        at.kv_heads = SHAPE::kv_heads(p);
         at.head_dim = D;
-        return split_of<1>(at, p.row, which, unit % p.kv_heads, unit / p.kv_heads);
+        return split_of<1>(at, p.row, which, unit % SHAPE::kv_heads(p), unit / SHAPE::kv_heads(p));
     }
 
     /* Those that are in the cache before this token; zeros when there is no such unit. */
     __device__ void load_part(int layer, int position, int unit) {
-        bool wanted = unit < p.kv_heads * (position / kSplit + 1);
+        bool wanted = unit < SHAPE::kv_heads(p) * (position / kSplit + 1);
         unit = wanted ? unit : 0;
-        int count = wanted ? min(kSplit, position - unit / p.kv_heads * kSplit) : 0;
+        int count = wanted ? min(kSplit, position - unit / SHAPE::kv_heads(p) * kSplit) : 0;
         part.load_keys(cached(layer, 0, unit), count);
         part.load_values(cached(layer, 1, unit), count);
     }
@@ -158,7 +160,7 @@ struct Attending {
                 words[i / 4][i % 4] = look(row + first + i / 4 * step + lane + i % 4 * 32);
 #pragma unroll
             for (int i = 0; i < 4 * HEADS; i++)
-                all = all && is_there(words[i / 4][i % 4]);
+                all = all & is_there(words[i / 4][i % 4]);
             return all;
         });
 #pragma unroll
@@ -166,8 +168,18 @@ struct Attending {
             x[i / 4][i % 4] = __uint_as_float(words[i / 4][i % 4]);
     }
 
+    /* Of a norm what this lane needs. */
+    struct NormPart {
+        float v[4];
+        __device__ explicit NormPart(const float *norms) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                v[i] = norms[threadIdx.x % 32 + 32 * i];
+        }
+    };
+
     /* to[D] = rotate(norm(x)), as prepare_head() does it */
-    __device__ void prepare(__half *to, const float (&x)[4], const float *norms) {
+    __device__ __forceinline__ void prepare(__half *to, const float (&x)[4], const NormPart &norm) {
         float squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -176,78 +188,118 @@ struct Attending {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float c = angles[i].x, s = angles[i].y;
-            const float *norm = norms + lane + 32 * i;
-            float a = x[i] * factor * norm[0], b = x[i + 2] * factor * norm[D / 2];
+            float a = x[i] * factor * norm.v[i], b = x[i + 2] * factor * norm.v[i + 2];
             to[lane + 32 * i] = Cached<1>::put(a * c - b * s);
             to[lane + 32 * i + D / 2] = Cached<1>::put(b * c + a * s);
         }
     }
 
-    /* Key and value of the token itself. */
-    __device__ void prepare_own(int layer, int unit, int at, const float *qkv) {
-        float x[2][4];
-        take_heads<2>(x, qkv, (p.heads + unit % p.kv_heads) * D, p.kv_heads * D);
-        prepare(common.own[0], x[0], common.norms[1]);
-        __half *key = cached(layer, 0, unit) + at * D, *value = cached(layer, 1, unit) + at * D;
+    /* The key of the token itself. */
+    __device__ __forceinline__ void prepare_key(int layer, int unit, int at, const float *qkv) {
+        float x[1][4];
+        __half *key = cached(layer, 0, unit) + at * D + lane;
+        settle(key);
+        NormPart norm(common.norms[1]);
+        take_heads<1>(x, qkv, (SHAPE::heads(p) + unit % SHAPE::kv_heads(p)) * D, 0);
+        prepare(common.own[0], x[0], norm);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int d = lane + 32 * i;
-            common.own[1][d] = value[d] = Cached<1>::put(x[1][i]);
-            key[d] = common.own[0][d]; /* this lane's own */
-        }
+        for (int i = 0; i < 4; i++)
+            key[32 * i] = common.own[0][lane + 32 * i]; /* this lane's own */
     }
 
-    /* A lane's eight neighbours of a query: of the only split the result. */
-    __device__ void post_result(const Result &result, int query, int split, int splits, int round) {
-        bool only = splits == 1;
-        Turn turn = only ? place.of(p.attended) : turn_of_few(p.partial, round, 1);
-        int d = 32 * warp + 8 * (lane % 4);
-        int64_t split_at = ((int64_t)query * p.max_splits + split) * kSplitWords;
-        int64_t to = only ? query * D + d : split_at + d;
-        float sum = result.sum[0], values[8];
+    /* The value. */
+    __device__ __forceinline__ void prepare_value(int layer, int unit, int at, const float *qkv) {
+        float x[1][4];
+        __half *value = cached(layer, 1, unit) + at * D + lane;
+        settle(value);
+        take_heads<1>(x, qkv,
+                      (SHAPE::heads(p) + SHAPE::kv_heads(p) + unit % SHAPE::kv_heads(p)) * D, 0);
 #pragma unroll
-        for (int n = 0; n < 8; n++)
-            values[n] = result.out[n % 4][n / 4];
-        if (only)
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-                values[n] /= sum;
+        for (int i = 0; i < 4; i++)
+            common.own[1][lane + 32 * i] = value[32 * i] = Cached<1>::put(x[0][i]);
+    }
+
+    /* Where a lane's eight neighbours of a query go: words from the first of a kind on. */
+    struct Target {
+        int now, emptied, state; /* state: less the values' first */
+    };
+
+    __device__ Target target_of(int unit, int round) const {
+        int query = unit % SHAPE::kv_heads(p) * group + min(lane / 4, group - 1);
+        int split = unit / SHAPE::kv_heads(p);
+        constexpr int FEW = MLN_PERSIST_FEW_ROUNDS;
+        int d = 32 * warp + 8 * (lane % 4), each = (int)p.partial.each;
+        int split_at = (query * p.max_splits + split) * kSplitWords;
+        Target to = {round % FEW * each + split_at + d,
+                     (round + FEW - 1) % FEW * each + split_at + d, D - d};
+        settle(to.now);
+        settle(to.emptied);
+        return to;
+    }
+
+    /* A split's values and what they are to be put together with. */
+    __device__ __forceinline__ void post_split(const Result &result, const Target &to) {
+        float *at = p.partial.all + to.now, *before = p.partial.all + to.emptied;
+        uint4 none = make_uint4(kEmpty, kEmpty, kEmpty, kEmpty);
+        if (warp == 0 && lane % 4 == 0)
+            put_two(at + to.state, make_uint2(as_word(result.most[0]), as_word(result.sum[0])));
 #pragma unroll
         for (int n = 0; n < 8; n += 4)
-            turn.post_four(to + n, values[n], values[n + 1], values[n + 2], values[n + 3]);
-        if (!only && warp == 0 && lane % 4 == 0)
-            turn.post_two(split_at + D, result.most[0], sum);
+            put_four(at + n,
+                     make_uint4(as_word(result.out[0][n / 4]), as_word(result.out[1][n / 4]),
+                                as_word(result.out[2][n / 4]), as_word(result.out[3][n / 4])));
+#pragma unroll
+        for (int n = 0; n < 8; n += 4)
+            put_four(before + n, none);
+        if (warp == 0 && lane % 4 == 0)
+            put_two(before + to.state, make_uint2(kEmpty, kEmpty));
     }
 
-    __device__ void attend_unit(int layer, int position, int unit, int round) {
-        int head = unit % p.kv_heads, split = unit / p.kv_heads;
+    /* Of the only split the result. */
+    __device__ __forceinline__ void post_only(const Result &result, int query) {
+        Turn turn = place.of(p.attended);
+        int d = 32 * warp + 8 * (lane % 4);
+        float values[8];
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            values[n] = result.out[n % 4][n / 4] / result.sum[0];
+#pragma unroll
+        for (int n = 0; n < 8; n += 4)
+            turn.post_four(query * D + d + n, values[n], values[n + 1], values[n + 2],
+                           values[n + 3]);
+    }
+
+    /* One unit: its splits are put together by others, unless it is the only one. */
+    __device__ __forceinline__ Result attend_unit(int layer, int position, int unit) {
+        int head = unit % SHAPE::kv_heads(p), split = unit / SHAPE::kv_heads(p);
         int count = min(kSplit, position + 1 - split * kSplit);
         bool mine = position / kSplit == split;
         const float *qkv = place.of(p.qkv).now;
         for (int h = warp; h < group; h += kAttendThreads / 32) {
             float x[1][4];
+            NormPart norm(common.norms[0]);
             take_heads<1>(x, qkv, (head * group + h) * D, 0);
-            prepare(common.queries[h], x[0], common.norms[0]);
+            prepare(common.queries[h], x[0], norm);
         }
         if (mine && warp == kAttendThreads / 32 - 1)
-            prepare_own(layer, unit, count - 1, qkv);
+            prepare_key(layer, unit, count - 1, qkv);
+        if (mine && warp == kAttendThreads / 32 - 2)
+            prepare_value(layer, unit, count - 1, qkv);
         AttendSync()();
         if (mine)
             part.replace(common.own[0], common.own[1], count - 1);
-        int g = lane / 4, q = lane % 4;
-        Queries queries = {load_row(common.queries[g], q, true), Row{}, {count, count}};
-        Result result = attend(
+        Queries queries = {
+            load_row(common.queries[lane / 4], lane % 4, true), Row{}, {count, count}};
+        return attend<1>(
             common.exchange, queries, part, [] {}, AttendSync());
-        if (g < group)
-            post_result(result, head * group + g, split, position / kSplit + 1, round);
     }
 
     /* A unit's part of putting a kv head's splits together. */
     __device__ void combine_unit(int unit, int splits, int round) {
-        int head = unit % p.kv_heads;
+        int head = unit % SHAPE::kv_heads(p);
         const float *partial = turn_of_few(p.partial, round, 1).now;
         Turn attended = place.of(p.attended);
-        for (int i = unit / p.kv_heads * D + thread; i < group * D; i += splits * D) {
+        for (int i = unit / SHAPE::kv_heads(p) * D + thread; i < group * D; i += splits * D) {
             int query = head * group + i / D, d = i % D;
             const float *from = partial + (int64_t)query * p.max_splits * kSplitWords;
             attended.post(query * D + d, combined(from, d, splits, lost_of(p)));
@@ -262,7 +314,7 @@ struct Attending {
 
     /* A unit whose part is on its way; whether the block has another one of the layer. */
     __device__ bool do_unit(int layer, int position, int unit, int round) {
-        int splits = position / kSplit + 1, units = p.kv_heads * splits;
+        int splits = position / kSplit + 1, units = SHAPE::kv_heads(p) * splits;
         if (unit == (int)blockIdx.x) {
             await(lost_of(p), [&] {
                 bool there = products.round >= round;
@@ -274,18 +326,65 @@ struct Attending {
             asm volatile("cp.async.wait_all;" ::: "memory");
             AttendSync()(); /* all have the norms */
         }
-        if (unit < units)
-            attend_unit(layer, position, unit, round);
         bool more = unit + (int)gridDim.x < units;
-        if (!more && splits > 1)
-            combine_units(units, splits, round);
+        bool mine = unit < units && lane / 4 < group; /* to post */
+        Target to = {};
+        Result result = {};
+        if (unit < units) {
+            to = target_of(unit, round);
+            result = attend_unit(layer, position, unit);
+        }
+        if (splits > 1) {
+            if (mine)
+                post_split(result, to);
+            if (!more)
+                combine_units(units, splits, round);
+        } else if (mine) {
+            post_only(result, unit % SHAPE::kv_heads(p) * group + lane / 4);
+        }
         return more;
+    }
+
+    /* The rows of the head, of which those who multiply make the parts; the best of each warp. */
+    __device__ __forceinline__ void finish_head() {
+        const mln_persist_product &product = products.products[MLN_PERSIST_HEAD];
+        Share share = share_of(layers, MLN_PERSIST_HEAD, p.num_layers);
+        const float *scales = layers.all[p.num_layers].row_scales[0];
+        int t = thread / MLN_TILE_ROWS, slot = thread % MLN_TILE_ROWS;
+        int row = (share.first + t * (int)gridDim.x) * MLN_TILE_ROWS + slot;
+        int last = product.tiles * MLN_TILE_ROWS - 1, rows = product.rows;
+        int groups = head_groups(share);
+        float factor = 0.0f, undo = __ldg(scales + min(row, last));
+        mln_cuda_best best = {0.0f, INT32_MAX};
+#pragma unroll 1
+        for (int g = 0; g < groups; g++) {
+            int now = row;
+            float of_row = undo, sum = 0.0f;
+            row += kTogether * (int)gridDim.x * MLN_TILE_ROWS;
+            undo = __ldg(scales + min(row, last));
+            HeadSync::await(HeadSync::FULL, g % 2);
+            if (g == 0)
+                factor = products.down *
+                         factor_of(products.squares[products.head_set], SmallShape::HIDDEN, p.eps);
+#pragma unroll
+            for (int w = 0; w < kParts; w++)
+                sum += products.parts[g & 1][t][w][slot];
+            if (g + 2 < groups)
+                HeadSync::arrive(HeadSync::EMPTY, g & 1);
+            float y = sum * of_row * factor;
+            if (now < rows && y == y)
+                best = better(best, mln_cuda_best{y, now});
+        }
+        best = best_of_warp(best);
+        if (lane == 0)
+            products.own[warp] = best;
     }
 
     /* Unit after unit of layer after layer of token after token, the next part always on its way.
      */
     __device__ __forceinline__ void decode() {
         int round = -1, layer = -1, position = p.row.position - 1, unit = blockIdx.x;
+        bool more = true;
 #pragma unroll 1
         while (true) {
             if (layer >= 0 && do_unit(layer, position, unit, round)) {
@@ -294,18 +393,21 @@ struct Attending {
                 int last = layer;
                 unit = blockIdx.x;
                 order_words();
-                if (layer == p.num_layers - 1)
+                if (layer == p.num_layers - 1) {
+                    if (SHAPE::KNOWN && warp < kHeadFinishers / 32)
+                        finish_head();
                     TokenSync().arrive();
+                }
                 round++;
                 place.next(p.rounds);
                 layer = round % p.num_layers;
                 position += layer == 0;
-                bool more = position < p.row.position + p.steps;
+                more = position < p.row.position + p.steps;
                 if (more && layer == 0)
                     set_angles(position);
                 if (more)
                     ask_norms(layer);
-                if (warp == kHelper)
+                if (!SHAPE::KNOWN && warp == kHelper)
                     make_factors(last, more ? layer : -1);
                 if (!more)
                     return;

@@ -72,11 +72,11 @@ __device__ bool is_there(uint32_t word) {
 }
 
 __device__ bool is_there(uint2 words) {
-    return is_there(words.x) && is_there(words.y);
+    return is_there(words.x) & is_there(words.y); /* no jumps */
 }
 
 __device__ bool is_there(uint4 words) {
-    return is_there(words.x) && is_there(words.y) && is_there(words.z) && is_there(words.w);
+    return is_there(words.x) & is_there(words.y) & is_there(words.z) & is_there(words.w);
 }
 
 /* Words of a round, and of another one those that who writes them empties. */
@@ -131,6 +131,10 @@ __device__ void settle(int &x) {
     asm volatile("" : "+r"(x));
 }
 
+template <typename T> __device__ void settle(T *&x) {
+    asm volatile("" : "+l"(x));
+}
+
 /* Goes on when x has been loaded. Arriving at a barrier does not wait for loads whose values nobody
  * needs yet, and then copies have overtaken them. */
 __device__ void await_word(uint32_t x) {
@@ -167,7 +171,8 @@ template <typename There> __device__ void await(int32_t *lost, There there) {
         }
 }
 
-/* --- registers: of all warps of a group of four; ignored where any function is called --- */
+/* --- registers: of all warps of a group of four; ignored where any function is called. Taking is
+ * for more than there are from the beginning, leaving for less: else it is no instruction. --- */
 
 template <int COUNT> __device__ void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The eight warps of a block of persist.cu that multiply.
+ * The eight warps of a block of persist.cu that multiply, whatever the model's shape.
  *
  * While activations are awaited, a warp makes what it multiplies first ready in its registers, all
  * of a small product. Warps that do less give it some of theirs. How such a product goes on from
@@ -21,12 +21,6 @@
 #include "weights.cuh"
 
 namespace {
-
-__device__ mln_cuda_best best_of_warp(mln_cuda_best best) {
-    for (int offset = 16; offset > 0; offset /= 2)
-        best = better_of_lanes(best, offset, ~0u);
-    return best;
-}
 
 /* What a product reads, and where its rows go: words from the first of all on. */
 struct Passage {
@@ -221,12 +215,12 @@ template <int CODE> struct Products {
     template <bool NORM> __device__ void meet(float most, float *up, float *down) {
         most = warp_most(most);
         if (lane == 0)
-            common.mosts[warp] = most;
+            common.mosts[0][warp] = most;
         ProductSync()();
         if (NORM)
             NormSync().arrive(); /* the row is there, and all have used the factor before */
         static_assert(kParts == 8, "two vectors");
-        const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts);
+        const float4 *mosts = reinterpret_cast<const float4 *>(common.mosts[0]);
         float4 a = mosts[0], b = mosts[1];
         most =
             fmaxf(fmaxf(fmaxf(a.x, a.y), fmaxf(a.z, a.w)), fmaxf(fmaxf(b.x, b.y), fmaxf(b.z, b.w)));
@@ -746,7 +740,7 @@ template <int CODE> struct Products {
                                           : layers.all[layer + 1].norms[0];
     }
 
-    /* The best of all blocks, the same in each. */
+    /* The token after this one. */
     __device__ void pick(int step) {
         if (warp < kTogether * MLN_TILE_ROWS / 32) {
             mln_cuda_best best = best_of_warp(common.bests[threadIdx.x]);
@@ -755,6 +749,11 @@ template <int CODE> struct Products {
             forget();
         }
         TokenSync()();
+        agree_on_best(step);
+    }
+
+    /* The best of all blocks, the same in each, when all threads have met. */
+    __device__ __forceinline__ void agree_on_best(int step) {
         /* all have written, and so have read what is two tokens old */
         Turn turn = turn_of_few(p.best, step, 2);
         if (threadIdx.x == 0) {

@@ -176,6 +176,24 @@ static void published(void **state) {
     }
 }
 
+/* A shape for which the CUDA plug-in has a kernel of its own: heads of a few tiles a block, into a
+ * seventh split. */
+static void known(void **state) {
+    (void)state;
+    if (is_sanitized())
+        skip();
+    greedy_case c = {spec_of(16, 8, "BF16", 4, 64), 1, 200};
+    c.spec.hidden = 1024;
+    c.spec.intermediate = 3072;
+    c.spec.layers = 3;
+    c.spec.vocab = 9001;
+    check_case(&c);
+    c.prompt = 300;
+    c.steps = 100;
+    c.spec.vocab = 20000;
+    check_case(&c);
+}
+
 /* More splits than blocks. */
 static void far(void **state) {
     (void)state;
@@ -192,7 +210,7 @@ int main(int argc, char **argv) {
     if (!tested || !tested->decode_greedy)
         return 77; /* this processor has no such kernels */
     const struct CMUnitTest tests[] = {cmocka_unit_test(kinds), cmocka_unit_test(odd),
-                                       cmocka_unit_test(wide), cmocka_unit_test(published),
-                                       cmocka_unit_test(far)};
+                                       cmocka_unit_test(wide),  cmocka_unit_test(published),
+                                       cmocka_unit_test(known), cmocka_unit_test(far)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
