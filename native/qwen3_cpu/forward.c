@@ -774,21 +774,25 @@ static void plain_head(myelin_plugin_context *c) {
         plain_linear(&job, &from);
 }
 
+static void run(myelin_plugin_context *c, mln_team_function function) {
+    enum { LONG_ROWS = 128 }; /* take some tenths of a second, where a time slice is milliseconds */
+    mln_team_run(c->model->team, c->num_rows >= LONG_ROWS, function, c);
+}
+
 static void low_rung_layer(myelin_plugin_context *c, int32_t fusion) {
-    mln_team *team = c->model->team;
     if (fusion >= MYELIN_FUSION_LAYER) {
-        mln_team_run(team, run_layer, c);
+        run(c, run_layer);
         return;
     }
     if (fusion >= MYELIN_FUSION_ATTENTION_BLOCK) {
-        mln_team_run(team, run_attention_block, c);
+        run(c, run_attention_block);
     } else {
         plain_qkv(c);
-        mln_team_run(team, run_attention, c);
+        run(c, run_attention);
         plain_add(c, &c->model->layers[c->layer].o_proj, c->attended);
     }
     if (fusion >= MYELIN_FUSION_MLP)
-        mln_team_run(team, run_mlp_block, c);
+        run(c, run_mlp_block);
     else
         plain_mlp(c);
 }
@@ -796,10 +800,10 @@ static void low_rung_layer(myelin_plugin_context *c, int32_t fusion) {
 void mln_cpu_forward(myelin_plugin_context *c) {
     int32_t fusion = c->model->fusion;
     if (fusion == MYELIN_FUSION_AUTO || fusion >= MYELIN_FUSION_GREEDY || c->greedy) {
-        mln_team_run(c->model->team, run_all, c);
+        run(c, run_all);
         return;
     }
-    mln_team_run(c->model->team, run_embed, c);
+    run(c, run_embed);
     for (c->layer = 0; c->layer < c->model->sizes.layers; c->layer++)
         low_rung_layer(c, fusion);
     plain_head(c);

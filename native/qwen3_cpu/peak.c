@@ -31,7 +31,7 @@ static void spin_member(mln_member *member, void *context) {
 }
 
 static double rate_of(mln_team *team, spin s) {
-    mln_team_run(team, spin_member, &s);
+    mln_team_run(team, true, spin_member, &s);
     return (double)atomic_load(&s.rate);
 }
 

@@ -21,9 +21,11 @@ enum {
     SPINS = 4000,           /* looks before yielding: some tens of microseconds */
     YIELDS = 200,           /* between runs: yields before sleeping */
     STALL_NS = 1000 * 1000, /* waits of this long in a run, and of a quarter of it, are a stall */
-    FIRST_PAUSE = 4,        /* runs alone after a stall; doubled with each further one */
+    FIRST_PAUSE = 4,        /* times a stalled run, alone after it; doubled with each further one */
     LONGEST_PAUSE = 128,
 };
+
+static const int64_t longest_pause_ns = 4000LL * 1000 * 1000;
 
 struct mln_team {
     int32_t size;
@@ -33,8 +35,8 @@ struct mln_team {
     pthread_mutex_t owner;
 
     /* Of the owner alone. */
-    int32_t alone; /* runs still to be done without the others */
-    int32_t pause; /* runs alone after the next stall */
+    int64_t alone_until; /* on now_ns()'s clock: then the others are asked again */
+    int32_t pause;       /* times the next run that stalls, alone after it */
 
     mln_team_function function;
     void *context;
@@ -262,16 +264,17 @@ static void run_alone(mln_team_function function, void *context) {
 }
 
 /* After a stall the caller works alone for a while, longer each time; see the header. */
-static void judge(mln_team *team, int64_t stalled_ns, int64_t total_ns) {
-    if (stalled_ns > STALL_NS && stalled_ns > total_ns / 4) {
-        team->alone = team->pause;
-        team->pause = team->pause < LONGEST_PAUSE ? 2 * team->pause : LONGEST_PAUSE;
-    } else {
+static void judge(mln_team *team, int64_t stalled_ns, int64_t total_ns, int64_t now) {
+    if (stalled_ns <= STALL_NS || stalled_ns <= total_ns / 4) {
         team->pause = FIRST_PAUSE;
+        return;
     }
+    int64_t pause_ns = team->pause * total_ns;
+    team->alone_until = now + (pause_ns < longest_pause_ns ? pause_ns : longest_pause_ns);
+    team->pause = team->pause < LONGEST_PAUSE ? 2 * team->pause : LONGEST_PAUSE;
 }
 
-static void run_together(mln_team *team, mln_team_function function, void *context) {
+static void run_together(mln_team *team, bool is_long, mln_team_function function, void *context) {
     mln_run run = {.size = team->size, .claimed = team->claimed};
     mln_member member = {.run = &run, .index = 0, .size = team->size};
     int64_t start = now_ns();
@@ -288,19 +291,19 @@ static void run_together(mln_team *team, mln_team_function function, void *conte
         else
             sched_yield();
     }
-    judge(team, run.stalled_ns, now_ns() - start);
+    int64_t end = now_ns();
+    if (!is_long)
+        judge(team, run.stalled_ns, end - start, end);
 }
 
-void mln_team_run(mln_team *team, mln_team_function function, void *context) {
+void mln_team_run(mln_team *team, bool is_long, mln_team_function function, void *context) {
     if (team->size == 1 || pthread_mutex_trylock(&team->owner) != 0) {
         run_alone(function, context);
         return;
     }
-    if (team->alone > 0) {
-        team->alone--;
+    if (!is_long && now_ns() < team->alone_until)
         run_alone(function, context);
-    } else {
-        run_together(team, function, context);
-    }
+    else
+        run_together(team, is_long, function, context);
     pthread_mutex_unlock(&team->owner);
 }

@@ -2,8 +2,9 @@
 /*
  * Threads that go through one function together, with barriers cheap enough for five in a layer:
  * they spin for a moment, then yield, and sleep between runs. Where another program keeps a
- * processor busy, waiting for the thread it displaced costs more than that thread brings: runs that
- * stalled are followed by some in which the caller works alone.
+ * processor busy, waiting for the thread it displaced costs more than that thread brings: a short
+ * run that stalled is followed by a while in which the caller works alone. Long runs, beside which
+ * a wait is short, are neither judged nor done alone.
  */
 #ifndef MLN_CPU_TEAM_H
 #define MLN_CPU_TEAM_H
@@ -52,9 +53,10 @@ int32_t mln_team_size(const mln_team *team);
 
 /*
  * Calls function(member, context) in every member at once and returns when all have. Any thread may
- * call; while the team is another's, the caller is the only member. Allocates nothing.
+ * call; while the team is another's, or after a stall if the run is not a long one, the caller is
+ * the only member. Allocates nothing.
  */
-void mln_team_run(mln_team *team, mln_team_function function, void *context);
+void mln_team_run(mln_team *team, bool is_long, mln_team_function function, void *context);
 
 /*
  * Waits until every member has called it as often, and has the processor fetch `bytes` at `next`

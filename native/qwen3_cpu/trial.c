@@ -119,7 +119,7 @@ double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
     if (x && block) {
         trial t = {.kernels = kernels, .matrices = {dense, packed}, .block = block};
         kernels->pack(block, dense, x, 0, 1, 0, dense->columns);
-        mln_team_run(team, run_member, &t);
+        mln_team_run(team, true, run_member, &t);
         gain = gain_of(&t);
     }
     free(x);

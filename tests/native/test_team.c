@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* That members of a team are handed every piece of a phase once, whoever is slow. */
+/* That members of a team are handed every piece of a phase once, whoever is slow, and who runs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,7 +53,7 @@ static void run_phases(int32_t threads, int64_t total, int64_t most, int32_t slo
     p->total = total;
     p->most = most;
     p->slow = slow;
-    mln_team_run(team, claim_all, p);
+    mln_team_run(team, true, claim_all, p);
     mln_team_free(team);
     assert_false(p->stray);
     for (int phase = 0; phase < PHASES; phase++)
@@ -101,13 +101,48 @@ static void the_first_share_is_foretold(void **state) {
     mln_team *team;
     (void)state;
     assert_int_equal(mln_team_create(&team, 1, NULL), MYELIN_OK);
-    mln_team_run(team, compare_first, &f);
+    mln_team_run(team, true, compare_first, &f);
     mln_team_free(team);
     assert_int_equal(f.wrong, 0);
 }
 
+enum { STALL_MS = 200 };
+
+static void sleep_ms(int64_t ms) {
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000 * 1000}, NULL);
+}
+
+/* The caller waits for the other member, if there is one. */
+static void stall(mln_member *member, void *size) {
+    if (member->index == 0)
+        *(int32_t *)size = member->size;
+    else
+        sleep_ms(STALL_MS);
+    mln_barrier(member);
+}
+
+/* Who keeps a short run waiting is left out for four times as long as it took, but in long runs. */
+static void a_stall_is_followed_by_a_while_alone(void **state) {
+    mln_team *team;
+    int32_t size = 0;
+    (void)state;
+    assert_int_equal(mln_team_create(&team, 2, NULL), MYELIN_OK);
+    mln_team_run(team, true, stall, &size); /* is not judged */
+    mln_team_run(team, false, stall, &size);
+    assert_int_equal(size, 2);
+    mln_team_run(team, false, stall, &size);
+    assert_int_equal(size, 1);
+    mln_team_run(team, true, stall, &size);
+    assert_int_equal(size, 2);
+    sleep_ms(5 * STALL_MS);
+    mln_team_run(team, false, stall, &size);
+    assert_int_equal(size, 2);
+    mln_team_free(team);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_piece_is_given_once),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_stall_is_followed_by_a_while_alone),
+                                       cmocka_unit_test(every_piece_is_given_once),
                                        cmocka_unit_test(others_take_what_a_slow_member_leaves),
                                        cmocka_unit_test(the_first_share_is_foretold)};
     return cmocka_run_group_tests(tests, NULL, NULL);
