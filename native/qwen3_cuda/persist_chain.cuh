@@ -163,7 +163,6 @@ struct Chain : Products<MLN_TILE_Q4> {
         return all;
     }
 
-    /* The powers of two, when all warps have seen their largest. */
     /* --- activations --- */
 
     /* The powers of two that Products takes: all warps wait for each other. */
