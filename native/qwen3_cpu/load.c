@@ -32,6 +32,7 @@ typedef struct plan_matrix {
     mln_cpu_matrix *target;
     int64_t first_piece;
     int64_t piece_panels;
+    bool in_turns; /* its panels are to lie between those of the matrix before, if they can */
 } plan_matrix;
 
 typedef struct load_job {
@@ -147,7 +148,10 @@ static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
     target->pieces = pieces_for(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
-    *added = (plan_matrix){source, target, job->num_pieces, PIECE_BYTES / target->panel_bytes};
+    *added = (plan_matrix){.source = source,
+                           .target = target,
+                           .first_piece = job->num_pieces,
+                           .piece_panels = PIECE_BYTES / target->panel_bytes};
     if (added->piece_panels < 1)
         added->piece_panels = 1;
     if (target->kind == MLN_CPU_BF16P)
@@ -173,6 +177,7 @@ static bool lay_out(load_job *job, const myelin_weights *source) {
         fits = add_matrix(job, &from->o_proj, &to->o_proj) && fits;
         fits = add_matrix(job, &from->gate_proj, &to->gate_up[0]) && fits;
         fits = add_matrix(job, &from->up_proj, &to->gate_up[1]) && fits;
+        job->matrices[job->num_matrices - 1].in_turns = true;
         fits = add_matrix(job, &from->down_proj, &to->down_proj) && fits;
     }
     if (!model->config.tie_word_embeddings)
@@ -405,7 +410,7 @@ static myelin_status read_vectors(myelin_plugin_model *model, const myelin_weigh
 
 /* Panels of two matrices in turns, as they are read: one stream of memory instead of two. */
 static void interlace(mln_cpu_matrix *first, mln_cpu_matrix *second) {
-    if (first->starts || second->starts || first->panels != second->panels)
+    if (first->starts || first->panels != second->panels)
         return;
     first->between = second->panel_bytes;
     second->between = first->panel_bytes;
@@ -424,6 +429,8 @@ static void place(load_job *job) {
         } else {
             m->data = job->region->base + used;
             used += (uint64_t)(m->panels * m->panel_bytes);
+            if (job->matrices[i].in_turns)
+                interlace(job->matrices[i - 1].target, m);
         }
     }
     atomic_store(&job->used, used);
@@ -447,8 +454,6 @@ static myelin_status read_matrices(load_job *job, uint64_t more) {
     if (error.status != MYELIN_OK)
         return mln_cpu_fail(job->error, &error);
     place(job);
-    for (int64_t l = 0; l < job->model->sizes.layers && job->region == &job->model->region; l++)
-        interlace(&job->model->layers[l].gate_up[0], &job->model->layers[l].gate_up[1]);
     job->model->host.parallel_for(job->model->host.self, job->num_pieces, load_piece, job);
     return (myelin_status)atomic_load(&job->status);
 }
