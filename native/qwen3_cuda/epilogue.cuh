@@ -21,8 +21,19 @@ __device__ inline mln_cuda_best better_of_lanes(mln_cuda_best mine, int offset, 
     return better(mine, theirs);
 }
 
+/*
+ * y / (1 + e^-y). The quotient is what IEEE 754 wants, as the compiler's own division makes it, but
+ * without that one's jump for divisors that are very small or large, which keeps one output from
+ * being computed beside the next: a divisor is 1 at least, and where it is very large, y below -85,
+ * the quotient is as good as zero.
+ */
 __device__ inline float silu(float y) {
-    return y / (1.0f + expf(-y));
+    float divisor = fminf(1.0f + expf(-y), 0x1p125f), inverse;
+    float dividend = y < -100.0f ? -100.0f : y; /* what is no number stays so */
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(divisor));
+    inverse = fmaf(inverse, fmaf(-divisor, inverse, 1.0f), inverse);
+    float quotient = dividend * inverse;
+    return fmaf(fmaf(-divisor, quotient, dividend), inverse, quotient);
 }
 
 /* What is at out[token, row] before, where the epilogue wants it. */
