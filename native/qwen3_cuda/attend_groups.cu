@@ -9,14 +9,17 @@
 #include <stdint.h>
 
 #include "attend_lines.cuh"
+#include "pieces.h"
+#include "stage.cuh"
 #include "wgmma.cuh"
 
 namespace {
 
 constexpr int kStages = 3, kThreads = 32 * kWarps, kBlocks = 2;
-constexpr int kHalf = kSide / 2;                   /* bytes: 64 columns of a side */
-constexpr int kBytes = 1024 + kStages * 2 * kSide; /* sides lie at multiples of 1024 */
-constexpr int kStep = kThreads / kChunks;          /* rows between those a thread copies */
+constexpr int kHalf = kSide / 2;              /* bytes: 64 columns of a side */
+constexpr int kBytes = 1024 + MLN_GROUP_ROOM; /* sides lie at multiples of 1024 */
+static_assert(kStages * 2 * kSide == MLN_GROUP_ROOM, "as the host knows");
+constexpr int kStep = kThreads / kChunks; /* rows between those a thread copies */
 
 /* BYTES 8 or 16, or zeros. */
 template <int BYTES> __device__ void copy_some(uint32_t to, const __half *from, bool there) {
@@ -146,17 +149,52 @@ __device__ void end_values(Lines &lines, float (&sums)[2][kSplit / 2], const Wei
                                    lines.out[n][e] * weighed.before[e / 2]);
 }
 
-/* grid [pieces, kv_heads] */
+/*
+ * A piece's rows to where a product wants them, by the block that ends last of its kv heads': a row
+ * a warp, as many at a time as there is room for.
+ */
+template <bool WGMMA>
+__device__ void convert_rows(unsigned char *shared, const mln_cuda_attention &p, int2 piece) {
+    int columns = p.heads * D, quads = columns / 4, units = columns / MLN_UNIT_COLUMNS;
+    int warps = min(kWarps, MLN_GROUP_ROOM / (columns * 4)), warp = (int)threadIdx.x / 32;
+    int lane = (int)threadIdx.x % 32;
+    float4 *wide = reinterpret_cast<float4 *>(shared) + warp * quads;
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(wide);
+    if (warp >= warps)
+        return;
+    for (int t = warp; t < piece.y; t += warps) {
+        int token = piece.x + t;
+        const float4 *x = reinterpret_cast<const float4 *>(p.attended + (int64_t)token * columns);
+        for (int i = lane; i < quads; i += 32) /* a lane's are for itself alone */
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + 16 * i), "l"(x + i)
+                         : "memory");
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        float most = 0.0f;
+        for (int i = lane; i < quads; i += 32)
+            most = fmaxf(most, largest_of(wide[i]));
+        float up, down;
+        powers_for(warp_most(most), &up, &down);
+        Fragments<WGMMA> fragments(p.fragments, token, units);
+        for (int i = lane; i < quads; i += 32)
+            fragments.put_quad(4 * i, wide[i], up);
+        if (lane == 0)
+            p.factors[token] = down;
+    }
+}
+
+/* grid [kv_heads, pieces] */
 __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_attention p) {
     extern __shared__ unsigned char shared[];
-    uint32_t base = ((uint32_t)__cvta_generic_to_shared(shared) + 1023) / 1024 * 1024;
+    uint32_t shared_base = (uint32_t)__cvta_generic_to_shared(shared);
+    uint32_t base = (shared_base + 1023) / 1024 * 1024;
+    auto stage = [&](int split) { return base + split % kStages * 2 * kSide; };
     Copier copier;
     dependency_launch();
     dependency_wait();
-    int head = blockIdx.y;
+    int head = blockIdx.x;
     Piece piece(p);
     auto copy = [&](int split) {
-        uint32_t to = base + split % kStages * 2 * kSide;
+        uint32_t to = stage(split);
         int count = piece.length - split * kSplit;
         const __half *keys = split_of<1>(p, piece.row, 0, head, split);
         const __half *values = split_of<1>(p, piece.row, 1, head, split);
@@ -171,7 +209,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
     Operands queries(lines, p);
     float c[kSplit / 8][4], sums[2][kSplit / 2];
     Weighed weighed;
-    auto stage = [&](int split) { return base + split % kStages * 2 * kSide; };
     auto begin = [&](int split) {
         asm volatile("cp.async.wait_all;\n"
                      "fence.proxy.async.shared::cta;" /* products read what was copied */ ::
@@ -208,6 +245,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks) groups_kernel(mln_cuda_atte
     wgmma_wait<0>();
     end_values(lines, sums, weighed);
     end_lines(lines, p);
+    if (p.form == MLN_CUDA_FORM_NONE ||
+        !ends_last(p.done + piece.tokens.x * p.kv_heads, p.kv_heads))
+        return;
+    unsigned char *room = shared + (base - shared_base); /* nobody reads keys or values any more */
+    if (p.form == MLN_CUDA_FORM_WGMMA)
+        convert_rows<true>(room, p, piece.tokens);
+    else
+        convert_rows<false>(room, p, piece.tokens);
 }
 
 } // namespace
@@ -218,6 +263,6 @@ extern "C" cudaError_t mln_cuda_prepare_groups(void) {
 
 extern "C" cudaError_t mln_cuda_attend_groups_launch(const mln_cuda_attention *p,
                                                      cudaStream_t stream) {
-    return launch_kernel(groups_kernel, dim3((unsigned)p->num_pieces, (unsigned)p->kv_heads),
+    return launch_kernel(groups_kernel, dim3((unsigned)p->kv_heads, (unsigned)p->num_pieces),
                          kThreads, kBytes, p->early != 0, *p, stream);
 }

@@ -17,7 +17,7 @@ struct Piece {
     int length, splits;
 
     __device__ Piece(const mln_cuda_attention &p)
-        : tokens(p.pieces[gridDim.x - 1 - blockIdx.x]), /* the longest first, mostly */
+        : tokens(p.pieces[gridDim.y - 1 - blockIdx.y]), /* the longest first, mostly */
           row(p.rows[tokens.x]), length(row.position + tokens.y),
           splits((length + kSplit - 1) / kSplit) {
     }
@@ -38,7 +38,7 @@ __device__ inline void begin_lines(Lines &lines, const mln_cuda_attention &p, in
         int r = lane / 4 + 8 * half, t = (int)threadIdx.x / 32 * each + r / group;
         lines.there[half] = r / group < each && t < piece.y;
         lines.token[half] = piece.x + (lines.there[half] ? t : 0);
-        lines.head[half] = blockIdx.y * group + r % group;
+        lines.head[half] = blockIdx.x * group + r % group;
         lines.limit[half] = lines.there[half] ? p.rows[lines.token[half]].position + 1 : 0;
         lines.seen[half] = Seen{-INFINITY, 0.0f};
     }

@@ -48,7 +48,7 @@ __device__ void attend_split(Lines &lines, const Row &low, const Row &high,
     }
 }
 
-/* grid [pieces, kv_heads] */
+/* grid [kv_heads, pieces] */
 template <int WARPS, int BLOCKS>
 __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_attention p) {
     extern __shared__ __align__(16) unsigned char shared[];
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(32 * WARPS, BLOCKS) pieces_kernel(mln_cuda_att
     uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
     dependency_launch();
     dependency_wait();
-    int head = blockIdx.y;
+    int head = blockIdx.x;
     Piece piece(p);
     auto copy = [&](int split) {
         uint32_t to = base + split % kStages * 2 * kSide;
@@ -111,7 +111,7 @@ extern "C" cudaError_t mln_cuda_attend_pieces_launch(const mln_cuda_attention *p
                                                      cudaStream_t stream) {
     if (p->wgmma)
         return mln_cuda_attend_groups_launch(p, stream);
-    dim3 grid((unsigned)p->num_pieces, (unsigned)p->kv_heads);
+    dim3 grid((unsigned)p->kv_heads, (unsigned)p->num_pieces);
     return launch_kernel(pieces_kernel<kWarps, kBlocks>, grid, 32 * kWarps, kBytes, p->early != 0,
                          *p, stream);
 }

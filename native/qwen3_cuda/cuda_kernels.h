@@ -112,7 +112,7 @@ typedef struct mln_cuda_attention {
     float *partial;               /* [tokens, heads, max_splits, D + 2] values, maximum, sum */
     const float *q_norm, *k_norm; /* [D] */
     const float2 *angles;         /* [tokens, D / 2] cosine and sine of each token's position */
-    int32_t *done;                /* [tokens, kv_heads] zeros: splits that have ended */
+    int32_t *done;                /* [tokens, kv_heads] zeros: splits, or heads, that have ended */
     float eps;
     int32_t layer, layers, heads, kv_heads, head_dim;
     int32_t tokens, max_splits, half_cache;
@@ -121,8 +121,8 @@ typedef struct mln_cuda_attention {
     int32_t early;      /* may begin before the kernel before it has ended */
     int32_t in_rows;    /* all splits of a query at once: attends_rows() */
     int32_t singles;    /* likewise, of one token each: attends_singles() */
-    int32_t form;       /* of singles: a mln_cuda_form; what is attended is put there as well, */
-    unsigned char *fragments; /* for a product with it */
+    int32_t form; /* of singles and warp groups: a mln_cuda_form; what is attended is put there, */
+    unsigned char *fragments; /* too, for a product with it */
     float *factors;
     int32_t own;   /* each row is its sequence's only one: keys are prepared as they are needed */
     int32_t wgmma; /* pieces are attended to by warp groups */

@@ -5,6 +5,7 @@
  * layer, after every token, or after a chunk of them.
  */
 #include "internal.h"
+#include "pieces.h"
 
 enum { PACE_LAYERS = 8 }; /* between two calls of mln_cuda_pace() */
 
@@ -93,6 +94,16 @@ static attend_mode mode_of(const myelin_plugin_context *c, int32_t tokens, int32
                : ATTEND_SPLITS;
 }
 
+/* The form in which o_proj finds what was attended to, where attention brings it there. */
+static int form_of(const myelin_plugin_context *c, const mln_cuda_layer *layer, attend_mode mode,
+                   int32_t tokens) {
+    const myelin_config *config = &c->model->config;
+    bool in_groups = mode == ATTEND_PIECES && layer->o_proj.wgmma;
+    bool brings = mode == ATTEND_SINGLES ||
+                  (in_groups && mln_groups_convert(config->num_attention_heads, config->head_dim));
+    return brings ? mln_cuda_fragment_form(&layer->o_proj, tokens) : MLN_CUDA_FORM_NONE;
+}
+
 /* Attention of `count` tokens from row `first` on. */
 static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
                           int32_t first, int32_t count, int32_t splits, attend_mode mode) {
@@ -123,7 +134,7 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
                                     .early = (own || mode == ATTEND_PIECES) && c->model->early,
                                     .in_rows = mode == ATTEND_ROWS,
                                     .singles = mode == ATTEND_SINGLES,
-                                    .form = mln_cuda_fragment_form(&layer->o_proj, count),
+                                    .form = form_of(c, layer, mode, count),
                                     .fragments = c->fragments,
                                     .factors = c->factors,
                                     .own = own,
@@ -133,11 +144,11 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
 
 /* All keys are in the cache before anyone attends to them. */
 static cudaError_t prepare(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
-                           int32_t tokens, bool in_rows) {
+                           int32_t tokens, bool queries) {
     const myelin_config *config = &c->model->config;
     mln_cuda_attention attention = {.rows = c->rows,
                                     .qkv = c->qkv,
-                                    .queries = in_rows ? c->queries : NULL,
+                                    .queries = queries ? c->queries : NULL,
                                     .q_norm = layer->q_norm,
                                     .k_norm = layer->k_norm,
                                     .angles = c->angles,
@@ -168,8 +179,7 @@ static cudaError_t attention_block(myelin_plugin_context *c, int32_t index, int3
     }
     if (error != cudaSuccess)
         return error;
-    bool converted = mode == ATTEND_SINGLES &&
-                     mln_cuda_fragment_form(&layer->o_proj, tokens) != MLN_CUDA_FORM_NONE;
+    bool converted = form_of(c, layer, mode, tokens) != MLN_CUDA_FORM_NONE;
     return boundary(c, add_to_residual(c, &layer->o_proj, c->attended, tokens, converted),
                     MYELIN_FUSION_LAYER);
 }

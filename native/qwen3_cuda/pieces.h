@@ -13,7 +13,8 @@ enum {
     MLN_PIECE_LONG = 64,    /* splits of a long sequence */
     MLN_PIECE_MANY_BLOCKS = 1000,
     MLN_GROUP_BLOCKS = 32, /* of warp groups: as few are faster than those of other kernels */
-    MLN_GROUP_TOKENS = 32
+    MLN_GROUP_TOKENS = 32,
+    MLN_GROUP_ROOM = 96 << 10 /* bytes, of keys and values, then of rows that are converted */
 };
 
 /* Neighbouring tokens of a piece at most. */
@@ -35,6 +36,11 @@ static inline bool mln_pieces_suffice(int32_t kv_heads, int32_t tokens, int32_t 
 static inline bool mln_groups_suffice(int32_t kv_heads, int32_t tokens, int32_t pieces) {
     return tokens > MLN_GROUP_TOKENS && tokens >= 4 * pieces &&
            (int64_t)pieces * kv_heads >= MLN_GROUP_BLOCKS;
+}
+
+/* Whether what warp groups have attended to can be converted there, a row of floats at least. */
+static inline bool mln_groups_convert(int32_t heads, int32_t head_dim) {
+    return (int64_t)heads * head_dim * 4 <= MLN_GROUP_ROOM;
 }
 
 #endif

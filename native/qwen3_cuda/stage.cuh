@@ -52,6 +52,11 @@ __device__ inline float warp_most(float x) {
     return __uint_as_float(__reduce_max_sync(~0u, __float_as_uint(x)));
 }
 
+/* The size of the largest of four. */
+__device__ inline float largest_of(float4 v) {
+    return fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+}
+
 /*
  * One row of activations by so many threads, of which sync() is a barrier; with a norm their number
  * decides in which order squares are added. load(v, base) fetches quads base, base + THREADS, ...
@@ -80,8 +85,7 @@ __device__ inline float stage_row(float4 *wide, const float4 *norm, int columns,
                 float4 n = norm[i];
                 v[u] = make_float4(v[u].x * n.x, v[u].y * n.y, v[u].z * n.z, v[u].w * n.w);
             }
-            most = fmaxf(most, fmaxf(fmaxf(fabsf(v[u].x), fabsf(v[u].y)),
-                                     fmaxf(fabsf(v[u].z), fabsf(v[u].w))));
+            most = fmaxf(most, largest_of(v[u]));
             wide[i] = v[u];
         }
     }
@@ -136,6 +140,12 @@ template <bool WGMMA> struct Fragments {
         }
         *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c)) = a;
         *reinterpret_cast<uint32_t *>(unit + mln_token_offset(column, c + 2)) = b;
+    }
+
+    /* Likewise of v times a power of two. */
+    __device__ void put_quad(int k, float4 v, float up) const {
+        put(k, as_word(__floats2half2_rn(v.x * up, v.y * up)),
+            as_word(__floats2half2_rn(v.z * up, v.w * up)));
     }
 };
 
