@@ -508,9 +508,9 @@ cudaError_t launch_grid(void (*kernel)(mln_cuda_linear), dim3 grid, size_t share
 
 /* Units of a stream that are loaded at once, and how often: all of most rows is under way before x
  * is there. */
-template <int CODE> constexpr int kStream = CODE == MLN_TILE_PACKED ? 5 : 4;
 template <int CODE>
 constexpr int kBuffers = CODE == MLN_TILE_DENSE || CODE == MLN_TILE_PACKED ? 1 : 2;
+template <int CODE> constexpr int kStream = kBuffers<CODE> == 1 ? 5 : 4;
 
 /* How few_kernel() cuts a matrix. */
 enum few_shape { ONE_LOAD, ONE_LONG_LOAD, STREAM };
