@@ -115,16 +115,20 @@ const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
 /*
  * What several tokens take hides what one would wait for, if lines are asked for early enough. A
  * Zen 4 was measured with each way and number of tokens, the others with two ways for few
- * (PERFORMANCE.md).
+ * (PERFORMANCE.md); a Xeon that is faster with CLOSE for one token was so for several, too.
  */
-void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels) {
+void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels, bool close) {
+    close = close && matrix->kind == MLN_CPU_BF16;
     if (prefetches_well(kernels)) {
         bool packed = matrix->kind == MLN_CPU_BF16P;
-        matrix->fetch[0] = packed ? MLN_CPU_FETCH_NEAR : MLN_CPU_FETCH_NONE;
+        matrix->fetch[0] = packed  ? MLN_CPU_FETCH_NEAR
+                           : close ? MLN_CPU_FETCH_CLOSE
+                                   : MLN_CPU_FETCH_NONE;
         matrix->fetch[1] = MLN_CPU_FETCH_NEAR;
         matrix->fetch[2] = MLN_CPU_FETCH_FAR;
         return;
     }
-    matrix->fetch[0] = matrix->fetch[1] = kernels->fetch[matrix->kind];
-    matrix->fetch[2] = MLN_CPU_FETCH_NEAR;
+    matrix->fetch[0] = matrix->fetch[1] =
+        close ? MLN_CPU_FETCH_CLOSE : kernels->fetch[matrix->kind];
+    matrix->fetch[2] = close ? MLN_CPU_FETCH_CLOSE : MLN_CPU_FETCH_NEAR;
 }

@@ -187,12 +187,15 @@ myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *e
 /* The length of x[H] by which bounds are multiplied; infinite when sums could overflow. */
 float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
 
-/*
- * trial.c: how many times as fast as those of `dense` the panels of `packed`, the same weights,
- * come from memory, on the careful side; 0 when that cannot be measured.
- */
-double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
-                            const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);
+/* trial.c: how panels come from memory, as far as that can be measured. */
+typedef struct mln_cpu_trial {
+    bool close;    /* dense ones faster with MLN_CPU_FETCH_CLOSE */
+    double packed; /* how many times as fast packed ones, on the careful side; 0 if not known */
+} mln_cpu_trial;
+
+/* Of some BF16 weights and, if it is not NULL, the same in BF16P. */
+mln_cpu_trial mln_cpu_try(mln_team *team, const mln_cpu_kernels *kernels,
+                          const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);
 
 static inline int64_t mln_cpu_page_stride(const mln_cpu_sizes *s) {
     return s->layers * s->kv_heads * 2;

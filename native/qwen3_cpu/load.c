@@ -44,6 +44,7 @@ typedef struct load_job {
     int64_t num_pieces;
     uint64_t bytes;
     bool lossless;         /* pack what is bfloat16 */
+    bool close;            /* or fetch it so */
     int64_t packed_panels; /* of all matrices of that kind */
     _Atomic uint64_t used; /* of the region: packed panels go where those before them end */
     _Atomic int status;    /* of the first piece that failed; the others then stop */
@@ -144,7 +145,7 @@ static myelin_activations activations_found(const load_job *job) {
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
-    mln_cpu_set_fetch(target, job->model->kernels);
+    mln_cpu_set_fetch(target, job->model->kernels, job->close);
     target->pieces = pieces_for(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
@@ -476,8 +477,9 @@ static uint64_t packable_bytes(const myelin_weights *source, bool tied) {
     return bytes;
 }
 
-/* Reads the first panels of a matrix twice, packed and not, and times both. */
-static myelin_status try_packing(load_job *job, const myelin_tensor *source) {
+/* Reads the first panels of a matrix, and packed as well unless nothing is to be, and times them.
+ */
+static myelin_status try_panels(load_job *job, const myelin_tensor *source, int32_t wish) {
     mln_region region = {0};
     mln_cpu_matrix targets[2];
     plan_matrix plan[2];
@@ -488,27 +490,34 @@ static myelin_status try_packing(load_job *job, const myelin_tensor *source) {
     int64_t rows = (bytes < TRIAL_MOST ? bytes : TRIAL_MOST) / (2 * columns);
     rows = rows < MLN_CPU_PANEL ? MLN_CPU_PANEL : rows;
     rows = rows < source->shape[0] ? rows : source->shape[0];
-    bool fits = add_rows(&trial, source, rows, &targets[0]);
+    bool fits = add_rows(&trial, source, rows, &targets[0]), packs = wish == MYELIN_PACK_AUTO;
     trial.lossless = true;
-    fits = add_rows(&trial, source, rows, &targets[1]) && fits;
+    if (packs)
+        fits = add_rows(&trial, source, rows, &targets[1]) && fits;
     myelin_status status = fits ? read_matrices(&trial, 0) : MYELIN_OK;
-    if (fits && status == MYELIN_OK)
-        job->lossless = mln_cpu_packing_gain(job->model->team, job->model->kernels, &targets[0],
-                                             &targets[1]) >= PACKING_GAIN;
+    if (fits && status == MYELIN_OK) {
+        mln_cpu_trial found = mln_cpu_try(job->model->team, job->model->kernels, &targets[0],
+                                          packs ? &targets[1] : NULL);
+        job->close = found.close;
+        job->lossless = found.packed >= PACKING_GAIN;
+    }
     mln_region_unmap(&region);
     free(trial.starts);
     return status;
 }
 
-/* Nothing is to be gained where the caches hold the weights, or most are not bfloat16. */
-static myelin_status decide_packing(load_job *job, const myelin_weights *source, int32_t wish) {
+/*
+ * Whether weights are packed, and how they are fetched if not. Nothing is to be gained where the
+ * caches hold the weights, or most are not bfloat16.
+ */
+static myelin_status decide_form(load_job *job, const myelin_weights *source, int32_t wish) {
     bool tied = job->model->config.tie_word_embeddings != 0;
     job->lossless = wish == MYELIN_PACK_LOSSLESS;
-    if (wish != MYELIN_PACK_AUTO || packable_bytes(source, tied) < PACKING_LEAST)
+    if (job->lossless || packable_bytes(source, tied) < PACKING_LEAST)
         return MYELIN_OK;
     bool embedding = source->embed_tokens.dtype == MYELIN_DTYPE_BF16;
     const myelin_tensor *tried = embedding ? &source->embed_tokens : &source->layers[0].gate_proj;
-    return tried->dtype == MYELIN_DTYPE_BF16 ? try_packing(job, tried) : MYELIN_OK;
+    return tried->dtype == MYELIN_DTYPE_BF16 ? try_panels(job, tried, wish) : MYELIN_OK;
 }
 
 static myelin_status read_weights(load_job *job, const myelin_weights *source) {
@@ -561,7 +570,7 @@ static myelin_status load(myelin_plugin_model *model, const myelin_model_descrip
         status = mln_cpu_fail(buffer, &error);
     }
     if (status == MYELIN_OK)
-        status = decide_packing(&job, source, description->pack);
+        status = decide_form(&job, source, description->pack);
     if (status == MYELIN_OK)
         status = read_weights(&job, source);
     if (status == MYELIN_OK && description->shortlist &&

@@ -129,7 +129,7 @@ myelin_status mln_cpu_make_shortlist(myelin_plugin_model *model, myelin_error *e
                                     .panels = head->panels,
                                     .panel_bytes = panel_bytes,
                                     .data = list->region.base};
-    mln_cpu_set_fetch(&list->narrow, model->kernels);
+    mln_cpu_set_fetch(&list->narrow, model->kernels, false);
     list->bounds = (float *)(void *)(list->region.base + head->panels * panel_bytes);
     list->sizes = list->bounds + rows;
     shortlist_job job = {model, list, 0};

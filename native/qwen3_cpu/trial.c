@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How much faster packed panels come from memory than dense ones on this processor, with these
- * kernels and as many threads as there are. Whether unpacking hides behind reading depends on all
- * three, and on the neighbours a machine has, so it is measured. Panels are put out of the caches
- * before each pass: a few megabytes show then what reading all weights costs.
+ * How fast panels come from memory on this processor, with these kernels and as many threads as
+ * there are: dense ones that are fetched in one way or another, and packed ones. Which is best, and
+ * whether unpacking hides behind reading, depends on all three, and on the neighbours a machine
+ * has, so it is measured. Panels are put out of the caches before each pass: a few megabytes show
+ * then what reading all weights costs.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,12 +19,18 @@
 
 enum { ROUNDS = 5, CACHE_LINE = 64 };
 
-/* 0: dense, 1: packed */
+/* What is tried: dense panels as they are fetched else, and CLOSE; packed ones. */
+enum { DENSE, DENSE_CLOSE, PACKED, TRIED };
+
+/* What CLOSE has to gain: less is what passes differ by. */
+#define CLOSE_GAIN 1.03
+
 typedef struct trial {
     const mln_cpu_kernels *kernels;
-    const mln_cpu_matrix *matrices[2];
+    mln_cpu_matrix matrices[TRIED];
+    int32_t tried;     /* all of them, or the dense ones */
     const void *block; /* the activations of a token */
-    int64_t taken_ns[2][ROUNDS];
+    int64_t taken_ns[TRIED][ROUNDS];
 } trial;
 
 /* --- out of the caches --- */
@@ -61,14 +68,14 @@ static void flush(unsigned char *from, const unsigned char *end) {
 /* --- passes --- */
 
 static void run_pass(mln_member *member, trial *t, int kind, int round) {
-    const mln_cpu_matrix *m = t->matrices[kind];
+    const mln_cpu_matrix *m = &t->matrices[kind];
     int64_t first = m->panels * member->index / member->size;
     int64_t end = m->panels * (member->index + 1) / member->size;
     float out[MLN_CPU_PANEL];
     for (int64_t p = first; p < end; p++) {
         unsigned char *from = mln_cpu_panel_at(m, p);
         int64_t bytes = m->panel_bytes;
-        if (kind == 1)
+        if (kind == PACKED)
             bytes = (int64_t)((const mln_cpu_packed_head *)(const void *)from)->bytes;
         flush(from, from + bytes);
     }
@@ -82,9 +89,10 @@ static void run_pass(mln_member *member, trial *t, int kind, int round) {
 }
 
 static void run_member(mln_member *member, void *context) {
+    trial *t = context;
     for (int round = 0; round < ROUNDS; round++)
-        for (int i = 0; i < 2; i++)
-            run_pass(member, context, (round + i) % 2, round);
+        for (int i = 0; i < t->tried; i++)
+            run_pass(member, t, (round + i) % t->tried, round);
 }
 
 static int compare(const void *a, const void *b) {
@@ -93,36 +101,43 @@ static int compare(const void *a, const void *b) {
 }
 
 /*
- * The median of the rounds' ratios, or that of the best passes if it is less: who else uses the
- * memory moves either, but seldom both to the same side.
+ * How many times as fast `kind` is as `other`: the median of the rounds' ratios, or that of the
+ * best passes if it is less. Who else uses the memory moves either, but seldom both to the same
+ * side.
  */
-static double gain_of(const trial *t) {
+static double gain_of(const trial *t, int kind, int other) {
     double ratios[ROUNDS], best[2] = {INFINITY, INFINITY};
     for (int i = 0; i < ROUNDS; i++) {
-        double dense = (double)t->taken_ns[0][i] + 1, packed = (double)t->taken_ns[1][i] + 1;
-        ratios[i] = dense / packed;
-        best[0] = dense < best[0] ? dense : best[0];
-        best[1] = packed < best[1] ? packed : best[1];
+        double slow = (double)t->taken_ns[other][i] + 1, fast = (double)t->taken_ns[kind][i] + 1;
+        ratios[i] = slow / fast;
+        best[0] = slow < best[0] ? slow : best[0];
+        best[1] = fast < best[1] ? fast : best[1];
     }
     qsort(ratios, ROUNDS, sizeof *ratios, compare);
     double median = ratios[ROUNDS / 2], least = best[0] / best[1];
     return median < least ? median : least;
 }
 
-double mln_cpu_packing_gain(mln_team *team, const mln_cpu_kernels *kernels,
-                            const mln_cpu_matrix *dense, const mln_cpu_matrix *packed) {
+mln_cpu_trial mln_cpu_try(mln_team *team, const mln_cpu_kernels *kernels,
+                          const mln_cpu_matrix *dense, const mln_cpu_matrix *packed) {
+    mln_cpu_trial found = {.close = false};
     if (!can_flush())
-        return 0;
+        return found;
     float *x = mln_calloc((size_t)dense->columns, sizeof *x);
     void *block = mln_calloc(kernels->packed_bytes(dense, 1), 1);
-    double gain = 0;
     if (x && block) {
-        trial t = {.kernels = kernels, .matrices = {dense, packed}, .block = block};
+        trial t = {.kernels = kernels, .matrices = {*dense, *dense}, .block = block};
+        t.matrices[DENSE_CLOSE].fetch[0] = MLN_CPU_FETCH_CLOSE;
+        if (packed)
+            t.matrices[PACKED] = *packed;
+        t.tried = packed ? TRIED : PACKED;
         kernels->pack(block, dense, x, 0, 1, 0, dense->columns);
         mln_team_run(team, true, run_member, &t);
-        gain = gain_of(&t);
+        found.close = gain_of(&t, DENSE_CLOSE, DENSE) >= CLOSE_GAIN;
+        if (packed)
+            found.packed = gain_of(&t, PACKED, found.close ? DENSE_CLOSE : DENSE);
     }
     free(x);
     free(block);
-    return gain;
+    return found;
 }
