@@ -115,10 +115,9 @@ const mln_cpu_kernels *mln_cpu_choose(const char *wanted) {
 /*
  * What several tokens take hides what one would wait for, if lines are asked for early enough. A
  * Zen 4 was measured with each way and number of tokens, the others with two ways for few
- * (PERFORMANCE.md); a Xeon that is faster with CLOSE for one token was so for several, too.
+ * (PERFORMANCE.md); a Xeon that is faster with CLOSE for one token was so for several of BF16, too.
  */
 void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels, bool close) {
-    close = close && matrix->kind == MLN_CPU_BF16;
     if (prefetches_well(kernels)) {
         bool packed = matrix->kind == MLN_CPU_BF16P;
         matrix->fetch[0] = packed  ? MLN_CPU_FETCH_NEAR
@@ -130,5 +129,6 @@ void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels, b
     }
     matrix->fetch[0] = matrix->fetch[1] =
         close ? MLN_CPU_FETCH_CLOSE : kernels->fetch[matrix->kind];
-    matrix->fetch[2] = close ? MLN_CPU_FETCH_CLOSE : MLN_CPU_FETCH_NEAR;
+    bool several = close && matrix->kind == MLN_CPU_BF16;
+    matrix->fetch[2] = several ? MLN_CPU_FETCH_CLOSE : MLN_CPU_FETCH_NEAR;
 }

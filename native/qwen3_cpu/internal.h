@@ -189,13 +189,13 @@ float mln_cpu_length(const mln_cpu_shortlist *list, const float *x);
 
 /* trial.c: how panels come from memory, as far as that can be measured. */
 typedef struct mln_cpu_trial {
-    bool close;    /* dense ones faster with MLN_CPU_FETCH_CLOSE */
+    bool close;    /* faster with MLN_CPU_FETCH_CLOSE than as they are fetched else */
     double packed; /* how many times as fast packed ones, on the careful side; 0 if not known */
 } mln_cpu_trial;
 
-/* Of some BF16 weights and, if it is not NULL, the same in BF16P. */
+/* Of some weights and, if it is not NULL, the same in BF16P. */
 mln_cpu_trial mln_cpu_try(mln_team *team, const mln_cpu_kernels *kernels,
-                          const mln_cpu_matrix *dense, const mln_cpu_matrix *packed);
+                          const mln_cpu_matrix *plain, const mln_cpu_matrix *packed);
 
 static inline int64_t mln_cpu_page_stride(const mln_cpu_sizes *s) {
     return s->layers * s->kv_heads * 2;

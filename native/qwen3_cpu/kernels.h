@@ -46,7 +46,7 @@ typedef enum mln_cpu_fetch {
     MLN_CPU_FETCH_NONE, /* its own prefetching does better alone */
     MLN_CPU_FETCH_NEAR, /* 4 KiB, into the first cache */
     MLN_CPU_FETCH_FAR,  /* and 16 KiB, into the second */
-    MLN_CPU_FETCH_CLOSE /* of BF16: as many lines as the first cache can wait for */
+    MLN_CPU_FETCH_CLOSE /* 1 KiB, and 4 into the second; of BF16 768 bytes alone */
 } mln_cpu_fetch;
 
 enum {
@@ -251,8 +251,8 @@ typedef struct mln_cpu_kernels {
 /* The fastest table this processor can run; `wanted` names another, or is NULL. */
 const mln_cpu_kernels *mln_cpu_choose(const char *wanted);
 
-/* Sets how far ahead this processor is to fetch a matrix of its kind; BF16 CLOSE, if that was seen
- * to be faster for one token. */
+/* Sets how far ahead this processor is to fetch a matrix of its kind; CLOSE, if that was seen to be
+ * faster for one token. */
 void mln_cpu_set_fetch(mln_cpu_matrix *matrix, const mln_cpu_kernels *kernels, bool close);
 
 #endif

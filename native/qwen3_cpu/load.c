@@ -15,9 +15,9 @@
 enum {
     PIECE_BYTES = 1 << 20, /* of panels laid out by one piece of parallel work */
     MATRICES_A_LAYER = 7,
-    TRIAL_BYTES = 3 << 20,     /* of panels a thread reads to see whether packing pays */
-    TRIAL_MOST = 64 << 20,     /* of all threads */
-    PACKING_LEAST = 128 << 20, /* bytes of weights that caches do not hold */
+    TRIAL_BYTES = 3 << 20,   /* of panels a thread reads to see what pays */
+    TRIAL_MOST = 64 << 20,   /* of all threads */
+    TRIAL_LEAST = 128 << 20, /* bytes of weights that caches do not hold */
 };
 
 /*
@@ -43,8 +43,9 @@ typedef struct load_job {
     int64_t num_matrices;
     int64_t num_pieces;
     uint64_t bytes;
-    bool lossless;         /* pack what is bfloat16 */
-    bool close;            /* or fetch it so */
+    bool lossless; /* pack what is bfloat16 */
+    bool close;    /* fetch so what is of this kind */
+    int32_t close_kind;
     int64_t packed_panels; /* of all matrices of that kind */
     _Atomic uint64_t used; /* of the region: packed panels go where those before them end */
     _Atomic int status;    /* of the first piece that failed; the others then stop */
@@ -145,7 +146,8 @@ static myelin_activations activations_found(const load_job *job) {
 static bool add_rows(load_job *job, const myelin_tensor *source, int64_t rows,
                      mln_cpu_matrix *target) {
     uint64_t bytes = describe(target, source, rows, job->lossless);
-    mln_cpu_set_fetch(target, job->model->kernels, job->close);
+    bool close = job->close && job->close_kind == target->kind;
+    mln_cpu_set_fetch(target, job->model->kernels, close);
     target->pieces = pieces_for(job->model, target);
     plan_matrix *added = &job->matrices[job->num_matrices++];
     target->data = NULL;
@@ -459,27 +461,30 @@ static myelin_status read_matrices(load_job *job, uint64_t more) {
     return (myelin_status)atomic_load(&job->status);
 }
 
-static uint64_t bfloat_bytes(const myelin_tensor *t) {
-    return t->dtype == MYELIN_DTYPE_BF16 ? (uint64_t)t->shape[0] * (uint64_t)t->shape[1] * 2 : 0;
+static uint64_t bits_of(const myelin_tensor *t) {
+    return t->dtype == MYELIN_DTYPE_BF16 ? 16 : (uint64_t)t->bits;
 }
 
-/* What could be packed; like all bytes of a description that exists, it fits 64 bits. */
-static uint64_t packable_bytes(const myelin_weights *source, bool tied) {
-    uint64_t bytes = bfloat_bytes(&source->embed_tokens);
-    bytes += tied ? 0 : bfloat_bytes(&source->lm_head);
+static uint64_t bytes_if(const myelin_tensor *t, int32_t dtype) {
+    return t->dtype == dtype ? (uint64_t)t->shape[0] * (uint64_t)t->shape[1] / 8 * bits_of(t) : 0;
+}
+
+/* Of one type; like all bytes of a description that exists, it fits 64 bits. */
+static uint64_t bytes_of_type(const myelin_weights *source, bool tied, int32_t dtype) {
+    uint64_t bytes = bytes_if(&source->embed_tokens, dtype);
+    bytes += tied ? 0 : bytes_if(&source->lm_head, dtype);
     for (int32_t l = 0; l < source->num_layers; l++) {
         const myelin_layer_weights *from = &source->layers[l];
-        bytes += bfloat_bytes(&from->q_proj) + bfloat_bytes(&from->k_proj) +
-                 bfloat_bytes(&from->v_proj) + bfloat_bytes(&from->o_proj) +
-                 bfloat_bytes(&from->gate_proj) + bfloat_bytes(&from->up_proj) +
-                 bfloat_bytes(&from->down_proj);
+        bytes += bytes_if(&from->q_proj, dtype) + bytes_if(&from->k_proj, dtype) +
+                 bytes_if(&from->v_proj, dtype) + bytes_if(&from->o_proj, dtype) +
+                 bytes_if(&from->gate_proj, dtype) + bytes_if(&from->up_proj, dtype) +
+                 bytes_if(&from->down_proj, dtype);
     }
     return bytes;
 }
 
-/* Reads the first panels of a matrix, and packed as well unless nothing is to be, and times them.
- */
-static myelin_status try_panels(load_job *job, const myelin_tensor *source, int32_t wish) {
+/* Reads the first panels of a matrix, with `packs` packed as well, and times them. */
+static myelin_status try_panels(load_job *job, const myelin_tensor *source, bool packs) {
     mln_region region = {0};
     mln_cpu_matrix targets[2];
     plan_matrix plan[2];
@@ -487,10 +492,11 @@ static myelin_status try_panels(load_job *job, const myelin_tensor *source, int3
         .model = job->model, .region = &region, .matrices = plan, .error = job->error};
     int64_t columns = source->shape[1] > 0 ? source->shape[1] : 1;
     int64_t bytes = (int64_t)TRIAL_BYTES * mln_team_size(job->model->team);
-    int64_t rows = (bytes < TRIAL_MOST ? bytes : TRIAL_MOST) / (2 * columns);
+    int64_t rows =
+        (bytes < TRIAL_MOST ? bytes : TRIAL_MOST) * 8 / (int64_t)bits_of(source) / columns;
     rows = rows < MLN_CPU_PANEL ? MLN_CPU_PANEL : rows;
     rows = rows < source->shape[0] ? rows : source->shape[0];
-    bool fits = add_rows(&trial, source, rows, &targets[0]), packs = wish == MYELIN_PACK_AUTO;
+    bool fits = add_rows(&trial, source, rows, &targets[0]);
     trial.lossless = true;
     if (packs)
         fits = add_rows(&trial, source, rows, &targets[1]) && fits;
@@ -499,6 +505,7 @@ static myelin_status try_panels(load_job *job, const myelin_tensor *source, int3
         mln_cpu_trial found = mln_cpu_try(job->model->team, job->model->kernels, &targets[0],
                                           packs ? &targets[1] : NULL);
         job->close = found.close;
+        job->close_kind = targets[0].kind;
         job->lossless = found.packed >= PACKING_GAIN;
     }
     mln_region_unmap(&region);
@@ -508,16 +515,19 @@ static myelin_status try_panels(load_job *job, const myelin_tensor *source, int3
 
 /*
  * Whether weights are packed, and how they are fetched if not. Nothing is to be gained where the
- * caches hold the weights, or most are not bfloat16.
+ * caches hold the weights, or most are of another type than those that are tried.
  */
 static myelin_status decide_form(load_job *job, const myelin_weights *source, int32_t wish) {
     bool tied = job->model->config.tie_word_embeddings != 0;
     job->lossless = wish == MYELIN_PACK_LOSSLESS;
-    if (job->lossless || packable_bytes(source, tied) < PACKING_LEAST)
+    const myelin_tensor *tried = &source->embed_tokens;
+    if (tried->dtype != MYELIN_DTYPE_BF16 && tried->dtype != MYELIN_DTYPE_AFFINE)
+        tried = &source->layers[0].gate_proj;
+    bool codes = tried->dtype == MYELIN_DTYPE_AFFINE;
+    if ((!codes && (job->lossless || tried->dtype != MYELIN_DTYPE_BF16)) ||
+        bytes_of_type(source, tied, tried->dtype) < TRIAL_LEAST)
         return MYELIN_OK;
-    bool embedding = source->embed_tokens.dtype == MYELIN_DTYPE_BF16;
-    const myelin_tensor *tried = embedding ? &source->embed_tokens : &source->layers[0].gate_proj;
-    return tried->dtype == MYELIN_DTYPE_BF16 ? try_panels(job, tried, wish) : MYELIN_OK;
+    return try_panels(job, tried, !codes && wish == MYELIN_PACK_AUTO);
 }
 
 static myelin_status read_weights(load_job *job, const myelin_weights *source) {

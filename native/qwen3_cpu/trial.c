@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How fast panels come from memory on this processor, with these kernels and as many threads as
- * there are: dense ones that are fetched in one way or another, and packed ones. Which is best, and
+ * there are: such that are fetched in one way or another, and packed ones. Which is best, and
  * whether unpacking hides behind reading, depends on all three, and on the neighbours a machine
  * has, so it is measured. Panels are put out of the caches before each pass: a few megabytes show
  * then what reading all weights costs.
@@ -19,8 +19,8 @@
 
 enum { ROUNDS = 5, CACHE_LINE = 64 };
 
-/* What is tried: dense panels as they are fetched else, and CLOSE; packed ones. */
-enum { DENSE, DENSE_CLOSE, PACKED, TRIED };
+/* What is tried: panels as they are fetched else, and CLOSE; packed ones. */
+enum { PLAIN, PLAIN_CLOSE, PACKED, TRIED };
 
 /* What CLOSE has to gain: less is what passes differ by. */
 #define CLOSE_GAIN 1.03
@@ -28,7 +28,7 @@ enum { DENSE, DENSE_CLOSE, PACKED, TRIED };
 typedef struct trial {
     const mln_cpu_kernels *kernels;
     mln_cpu_matrix matrices[TRIED];
-    int32_t tried;     /* all of them, or the dense ones */
+    int32_t tried;     /* all of them, or the plain ones */
     const void *block; /* the activations of a token */
     int64_t taken_ns[TRIED][ROUNDS];
 } trial;
@@ -119,23 +119,23 @@ static double gain_of(const trial *t, int kind, int other) {
 }
 
 mln_cpu_trial mln_cpu_try(mln_team *team, const mln_cpu_kernels *kernels,
-                          const mln_cpu_matrix *dense, const mln_cpu_matrix *packed) {
+                          const mln_cpu_matrix *plain, const mln_cpu_matrix *packed) {
     mln_cpu_trial found = {.close = false};
     if (!can_flush())
         return found;
-    float *x = mln_calloc((size_t)dense->columns, sizeof *x);
-    void *block = mln_calloc(kernels->packed_bytes(dense, 1), 1);
+    float *x = mln_calloc((size_t)plain->columns, sizeof *x);
+    void *block = mln_calloc(kernels->packed_bytes(plain, 1), 1);
     if (x && block) {
-        trial t = {.kernels = kernels, .matrices = {*dense, *dense}, .block = block};
-        t.matrices[DENSE_CLOSE].fetch[0] = MLN_CPU_FETCH_CLOSE;
+        trial t = {.kernels = kernels, .matrices = {*plain, *plain}, .block = block};
+        t.matrices[PLAIN_CLOSE].fetch[0] = MLN_CPU_FETCH_CLOSE;
         if (packed)
             t.matrices[PACKED] = *packed;
         t.tried = packed ? TRIED : PACKED;
-        kernels->pack(block, dense, x, 0, 1, 0, dense->columns);
+        kernels->pack(block, plain, x, 0, 1, 0, plain->columns);
         mln_team_run(team, true, run_member, &t);
-        found.close = gain_of(&t, DENSE_CLOSE, DENSE) >= CLOSE_GAIN;
+        found.close = gain_of(&t, PLAIN_CLOSE, PLAIN) >= CLOSE_GAIN;
         if (packed)
-            found.packed = gain_of(&t, PACKED, found.close ? DENSE_CLOSE : DENSE);
+            found.packed = gain_of(&t, PACKED, found.close ? PLAIN_CLOSE : PLAIN);
     }
     free(x);
     free(block);
