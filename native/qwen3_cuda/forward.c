@@ -144,11 +144,11 @@ static cudaError_t attend(myelin_plugin_context *c, const mln_cuda_layer *layer,
 
 /* All keys are in the cache before anyone attends to them. */
 static cudaError_t prepare(myelin_plugin_context *c, const mln_cuda_layer *layer, int32_t index,
-                           int32_t tokens, bool queries) {
+                           int32_t tokens, bool in_rows) {
     const myelin_config *config = &c->model->config;
     mln_cuda_attention attention = {.rows = c->rows,
                                     .qkv = c->qkv,
-                                    .queries = queries ? c->queries : NULL,
+                                    .queries = in_rows ? c->queries : NULL,
                                     .q_norm = layer->q_norm,
                                     .k_norm = layer->k_norm,
                                     .angles = c->angles,

@@ -155,7 +155,7 @@ static void decided_by_what_is_faster(void **state) {
     assert_true(num_panels > 0);
 }
 
-static void wishes_are_kept_untimed(void **state) {
+static void wishes_are_kept(void **state) {
     (void)state;
     assert_int_equal(outcome(SMALL_VOCAB, MYELIN_PACK_LOSSLESS, MLN_CPU_BF16P),
                      MYELIN_PACK_LOSSLESS);
@@ -196,7 +196,7 @@ static void ends_when_reading_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decided_by_what_is_faster), cmocka_unit_test(wishes_are_kept_untimed),
+        cmocka_unit_test(decided_by_what_is_faster), cmocka_unit_test(wishes_are_kept),
         cmocka_unit_test(fetched_as_is_faster), cmocka_unit_test(small_models_stay),
         cmocka_unit_test(ends_when_reading_fails)};
     return cmocka_run_group_tests_name("packing", tests, NULL, NULL);
